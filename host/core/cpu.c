@@ -55,13 +55,14 @@ enum foray_status foray_isa_parse(const char *name, enum foray_isa *out, struct 
   for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
     if (strcmp(name, names[i])) continue;
     if (!available((enum foray_isa)i, foray_cpu_isa_native()))
-      return foray_err_set(err, FORAY_E_UNSUPPORTED, "instruction set '%s': this processor only has up to '%s'",
-                           name, foray_isa_name(foray_cpu_isa_native()));
+      return foray_err_set(err, FORAY_E_UNSUPPORTED,
+                           "instruction set '%s': this processor only has up to '%s'", name,
+                           foray_isa_name(foray_cpu_isa_native()));
     *out = (enum foray_isa)i;
     return FORAY_OK;
   }
-  return foray_err_set(err, FORAY_E_ARG, "instruction set '%s' is unknown; use scalar, neon, avx2, avx512 or amx",
-                       name);
+  return foray_err_set(err, FORAY_E_ARG,
+                       "instruction set '%s' is unknown; use scalar, neon, avx2, avx512 or amx", name);
 }
 
 enum foray_isa foray_cpu_isa(void) {

@@ -1,5 +1,6 @@
 /* core/cpu.h - which kernels this processor can run. Every level gives the same bits; a lower level can
- * be forced for tests and comparisons (FORAY_ISA=scalar|avx2|avx512|amx in the environment, --isa in tools). */
+ * be forced for tests and comparisons (FORAY_ISA=scalar|avx2|avx512|amx in the environment, --isa in tools).
+ */
 #ifndef FORAY_CORE_CPU_H
 #define FORAY_CORE_CPU_H
 
@@ -19,7 +20,8 @@ enum foray_isa foray_cpu_isa(void);
 enum foray_isa foray_cpu_isa_native(void);
 const char *foray_isa_name(enum foray_isa isa);
 /* Parses a name; FORAY_E_ARG for an unknown one, FORAY_E_UNSUPPORTED for one this machine lacks. */
-enum foray_status foray_isa_parse(const char *name, enum foray_isa *out, struct foray_err *err) FORAY_NODISCARD;
+enum foray_status foray_isa_parse(const char *name, enum foray_isa *out,
+                                  struct foray_err *err) FORAY_NODISCARD;
 /* Logical processors that this process may run on (>= 1). */
 int foray_cpu_count(void);
 

@@ -8,10 +8,11 @@
 
 enum { FORAY_SHA256_BYTES = 32, FORAY_SHA256_HEX = 65 };
 
-struct foray_sha256; /* opaque, owned by the caller of open */
+struct foray_sha256;                          /* opaque, owned by the caller of open */
 struct foray_sha256 *foray_sha256_open(void); /* NULL: out of memory */
 void foray_sha256_update(struct foray_sha256 *h, const void *p, size_t n);
-void foray_sha256_close(struct foray_sha256 *h, uint8_t out[FORAY_SHA256_BYTES]); /* frees h; out may be NULL */
+void foray_sha256_close(struct foray_sha256 *h,
+                        uint8_t out[FORAY_SHA256_BYTES]); /* frees h; out may be NULL */
 
 void foray_sha256_once(const void *p, size_t n, uint8_t out[FORAY_SHA256_BYTES]);
 void foray_sha256_hex(const uint8_t digest[FORAY_SHA256_BYTES], char out[FORAY_SHA256_HEX]);

@@ -56,8 +56,8 @@ static void *worker_main(void *arg) {
   unsigned seen = 0;
   for (;;) {
     unsigned now;
-    for (int i = 0; (now = atomic_load_explicit(&p->generation, memory_order_acquire)) == seen && i < SPIN_ROUNDS;
-         i++)
+    for (int i = 0;
+         (now = atomic_load_explicit(&p->generation, memory_order_acquire)) == seen && i < SPIN_ROUNDS; i++)
       relax();
     if (now == seen) {
       pthread_mutex_lock(&p->mu);
@@ -87,7 +87,8 @@ enum foray_status foray_pool_open(int threads, struct foray_pool **out, struct f
   *out = NULL;
   if (threads <= 0) threads = foray_cpu_count();
   if (threads > THREADS_MAX)
-    return foray_err_set(err, FORAY_E_LIMIT, "%d threads asked for; at most %d are allowed", threads, THREADS_MAX);
+    return foray_err_set(err, FORAY_E_LIMIT, "%d threads asked for; at most %d are allowed", threads,
+                         THREADS_MAX);
   struct foray_pool *p = calloc(1, sizeof *p);
   if (!p) return foray_err_set(err, FORAY_E_NOMEM, "out of memory for a thread team");
   p->threads = threads;

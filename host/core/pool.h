@@ -11,7 +11,8 @@ struct foray_pool; /* opaque; owned by whoever opened it; one caller at a time *
 typedef void foray_pool_fn(void *arg, int part, int thread);
 
 /* threads <= 0 means one per processor. The calling thread is one of them. */
-enum foray_status foray_pool_open(int threads, struct foray_pool **out, struct foray_err *err) FORAY_NODISCARD;
+enum foray_status foray_pool_open(int threads, struct foray_pool **out,
+                                  struct foray_err *err) FORAY_NODISCARD;
 void foray_pool_close(struct foray_pool *p); /* NULL is allowed */
 int foray_pool_threads(const struct foray_pool *p);
 /* Runs fn for every part and returns when all are done. p == NULL runs in the caller alone. */

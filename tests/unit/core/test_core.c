@@ -56,7 +56,8 @@ TEST(philox_known_answers) {
   struct foray_philox o = foray_philox4x32(0xffffffffffffffffu, f, f, f, f);
   const uint32_t ones[4] = {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd};
   CU_ASSERT_EQUAL(memcmp(o.v, ones, sizeof ones), 0);
-  struct foray_philox p = foray_philox4x32(0x299f31d0a4093822u, 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344);
+  struct foray_philox p =
+      foray_philox4x32(0x299f31d0a4093822u, 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344);
   const uint32_t pi[4] = {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1};
   CU_ASSERT_EQUAL(memcmp(p.v, pi, sizeof pi), 0);
 }
