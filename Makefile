@@ -115,7 +115,7 @@ isa  = $(ISA_CFLAGS_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
 
 PROTO_C := $(patsubst host/proto/%.proto,$(B)/gen/%.pb-c.c,$(wildcard host/proto/*.proto))
 PROTO_H := $(PROTO_C:.c=.h)
-ABI_OUT := hw/gen/foray_abi.h hw/gen/foray_abi_pkg.sv docs/abi.md
+ABI_OUT := hw/gen/foray_abi.h hw/gen/foray_abi_pkg.sv hw/gen/foray_tables.h hw/gen/foray_tables_pkg.sv docs/abi.md
 
 # ---------------------------------------------------------------- products
 LIB_FILES := $(foreach l,$(LIBS),$(if $(call srcs,$(l)),$(B)/lib$(l).a))
@@ -200,12 +200,12 @@ build/abigen: hw/abi/abigen.c $(wildcard hw/abi/*.def hw/abi/*.h)
 	@mkdir -p build
 	$(Q)$(CC_release) -std=c11 -D_GNU_SOURCE -O1 $(WARNINGS) -Ihw -o $@ $<
 .PHONY: abi abi-check
+ABI_MODE = $(if $(filter %.md,$1),md,$(if $(findstring tables,$1),tables$(if $(filter %.sv,$1),-sv),$(if $(filter %.sv,$1),sv,c)))
 abi: build/abigen ## regenerate hw/gen and docs/abi.md from hw/abi/*.def
-	$(Q)mkdir -p hw/gen && build/abigen c > hw/gen/foray_abi.h && build/abigen sv > hw/gen/foray_abi_pkg.sv && build/abigen md > docs/abi.md
+	$(Q)mkdir -p hw/gen docs; $(foreach f,$(ABI_OUT),build/abigen $(call ABI_MODE,$f) > $f;)
 abi-check: build/abigen ## fail when generated files differ from hw/abi/*.def
-	$(Q)mkdir -p build/abi-check && build/abigen c > build/abi-check/foray_abi.h && build/abigen sv > build/abi-check/foray_abi_pkg.sv && build/abigen md > build/abi-check/abi.md
-	$(Q)diff -u hw/gen/foray_abi.h build/abi-check/foray_abi.h && diff -u hw/gen/foray_abi_pkg.sv build/abi-check/foray_abi_pkg.sv && diff -u docs/abi.md build/abi-check/abi.md \
-	  && echo "abi-check: generated files match hw/abi (hash $$(build/abigen hash))"
+	$(Q)mkdir -p build/abi-check; $(foreach f,$(ABI_OUT),build/abigen $(call ABI_MODE,$f) | diff -u $f -;) \
+	  echo "abi-check: generated files match hw/abi (hash $$(build/abigen hash))"
 
 # ---------------------------------------------------------------- system packages
 APT := gcc clang libclang-rt-14-dev clang-format cppcheck make pkg-config ccache git ca-certificates \
