@@ -46,11 +46,11 @@ enum { FORAY_SESSION_SECRET_BYTES = 16 };
 
 /* How a session ended. Wire values. */
 enum foray_finish {
-  FORAY_FINISH_NONE = 0,      /* still going */
-  FORAY_FINISH_STOP = 1,      /* a stop string appeared; the token that completed it is the last one */
-  FORAY_FINISH_LENGTH = 2,    /* max_tokens, or the context is full */
-  FORAY_FINISH_EOS = 3,       /* an end-of-generation token, which is the last one */
-  FORAY_FINISH_CANCELLED = 4, /* by the edge */
+  FORAY_FINISH_NONE = 0,   /* still going */
+  FORAY_FINISH_STOP = 1,   /* a stop string appeared; the token that completed it is the last one */
+  FORAY_FINISH_LENGTH = 2, /* max_tokens, or the context is full */
+  FORAY_FINISH_EOS = 3,    /* an end-of-generation token, which is the last one */
+  FORAY_FINISH_CANCEL = 4, /* by the edge */
   FORAY_FINISH_COUNT
 };
 const char *foray_finish_name(enum foray_finish f); /* "stop", "length", "eos", ...; never NULL */

@@ -14,6 +14,7 @@
 #ifndef FORAY_RT_SESSION_H
 #define FORAY_RT_SESSION_H
 
+#include "proto/params.h" /* enum foray_finish */
 #include "rt/drafter.h"
 
 enum { FORAY_GEN_BLOCK_MAX = FORAY_POLICY_BLOCK_MAX, FORAY_GEN_VERDICT_MAX = 64 };
@@ -30,14 +31,6 @@ struct foray_draft_source {
 struct foray_draft_source foray_drafter_source(struct foray_drafter *d);
 
 /* ---------------------------------------------------------------- what verifies */
-enum foray_finish {
-  FORAY_FINISH_NONE,   /* goes on */
-  FORAY_FINISH_EOS,    /* the target chose an end-of-generation token */
-  FORAY_FINISH_STOP,   /* a stop string appeared */
-  FORAY_FINISH_LENGTH, /* max_tokens, or the context is full */
-  FORAY_FINISH_CANCEL, /* the caller stopped it */
-};
-
 /* The answer to one proposal, or a part of it. */
 struct foray_verdict {
   uint32_t at;       /* position of the first token that this verdict settles */
