@@ -29,6 +29,7 @@ enum {
   FORAY_DRAFT_MAX = 64,      /* tokens of one call */
   FORAY_DRAFT_EXITS_MAX = 8, /* early exits of one program */
   FORAY_DRAFT_CANDS = 8,     /* candidates kept for each token */
+  FORAY_DRAFT_STOPS = 8,     /* ids that end a draft */
 };
 
 struct foray_drafter_opts {
@@ -36,6 +37,7 @@ struct foray_drafter_opts {
   uint32_t columns; /* most columns of one weight pass (0: what the device offers) */
   bool no_exits;    /* lower without the image's exits: every token at full depth */
   bool full_head;   /* choose among all ids instead of the trimmed vocabulary list */
+  bool logits;      /* make room for foray_drafter_logits */
 };
 
 struct foray_draft_params {
@@ -46,8 +48,15 @@ struct foray_draft_params {
                                             never */
   float stop_top, stop_margin;           /* end the block after a token whose value is below; 0: never */
   float stop_entropy;                    /* ... or whose entropy (nats) is above; <= 0: never */
+  uint32_t stop_ids[FORAY_DRAFT_STOPS];  /* a draft ends behind one of these (end-of-generation ids) */
+  uint32_t n_stop;
 };
-struct foray_draft_params foray_draft_defaults(void); /* max 8, T 0, exit_top .7, no stop */
+/* max 8, T 0, exit_top .7, no stop */
+static inline struct foray_draft_params foray_draft_defaults(void) {
+  struct foray_draft_params p = {.max = 8};
+  for (int e = 0; e < FORAY_DRAFT_EXITS_MAX; e++) p.exit_top[e] = .7f;
+  return p;
+}
 
 struct foray_draft {
   uint32_t id;
@@ -77,12 +86,20 @@ enum foray_status foray_drafter_open(const struct foray_image *image, struct for
                                      struct foray_err *err) FORAY_NODISCARD;
 void foray_drafter_close(struct foray_drafter *d); /* NULL is allowed; does not close device or image */
 
+/* Bytes of device heap that foray_drafter_open will take: open the device with at least this. */
+enum foray_status foray_drafter_heap_bytes(const struct foray_image *image,
+                                           const struct foray_drafter_opts *opts, uint64_t *bytes,
+                                           struct foray_err *err) FORAY_NODISCARD;
+
 uint32_t foray_drafter_ctx(const struct foray_drafter *d);
 uint32_t foray_drafter_vocab(const struct foray_drafter *d); /* ids are below this */
 uint32_t foray_drafter_layers(const struct foray_drafter *d);
 uint32_t foray_drafter_exits(const struct foray_drafter *d); /* n_exits */
 uint32_t foray_drafter_exit_layer(const struct foray_drafter *d,
                                   uint32_t e); /* layers run; e == n_exits: all */
+
+/* foray_draft_defaults with the thresholds that the image's exits were trained for. */
+struct foray_draft_params foray_drafter_defaults(const struct foray_drafter *d);
 
 /* The tokens that the next call continues. Copied; nothing is computed yet. FORAY_E_LIMIT when n > ctx. */
 enum foray_status foray_drafter_sync(struct foray_drafter *d, const uint32_t *tokens, uint32_t n,

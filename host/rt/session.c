@@ -51,21 +51,6 @@ struct foray_gen_params foray_gen_defaults(void) {
   return p;
 }
 
-static enum foray_status src_sync(void *ctx, const uint32_t *tokens, uint32_t n, struct foray_err *err) {
-  return foray_drafter_sync(ctx, tokens, n, err);
-}
-static enum foray_status src_draft(void *ctx, const struct foray_draft_params *p, struct foray_draft *out,
-                                   uint32_t *n_out, struct foray_err *err) {
-  return foray_drafter_draft(ctx, p, out, n_out, err);
-}
-struct foray_draft_source foray_drafter_source(struct foray_drafter *d) {
-  return (struct foray_draft_source){.ctx = d,
-                                     .sync = src_sync,
-                                     .draft = src_draft,
-                                     .n_exits = foray_drafter_exits(d),
-                                     .ctx_max = foray_drafter_ctx(d)};
-}
-
 static void event(struct gen *g, const struct foray_policy_event *ev) {
   g->pol = foray_policy_next(&g->p->policy, &g->pol, ev);
 }
@@ -79,6 +64,7 @@ static enum foray_status draft_some(struct gen *g, const uint32_t *tokens, uint3
   dp.temperature = g->p->temperature;
   dp.seed = g->p->seed;
   memcpy(dp.exit_top, g->p->exit_top, sizeof dp.exit_top);
+  for (uint32_t i = 0; i < g->p->n_eog && i < FORAY_DRAFT_STOPS; i++) dp.stop_ids[dp.n_stop++] = g->p->eog[i];
   if (a) {
     dp.stop_top = a->stop_top;
     dp.stop_margin = a->stop_margin;
