@@ -81,6 +81,8 @@ int32_t foray_tokenizer_eos(const struct foray_tokenizer *t);
 int32_t foray_tokenizer_unk(const struct foray_tokenizer *t);
 int32_t foray_tokenizer_pad(const struct foray_tokenizer *t);
 bool foray_tokenizer_adds_bos(const struct foray_tokenizer *t);
+/* SPM files that put a space before the text (it is taken off again by foray_detok). */
+bool foray_tokenizer_adds_space(const struct foray_tokenizer *t);
 /* True for every token that ends a reply: eos, eot, eom and known end names. */
 bool foray_tokenizer_is_eog(const struct foray_tokenizer *t, int32_t id);
 
