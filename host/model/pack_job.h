@@ -1,0 +1,54 @@
+/* model/pack_job.h - what the parts of the packer share. Internal to pack*.c. */
+#ifndef FORAY_MODEL_PACK_JOB_H
+#define FORAY_MODEL_PACK_JOB_H
+
+#include "model/exits.h"
+#include "model/image_plan.h"
+#include "model/pack.h"
+#include "model/pack_codes.h"
+
+struct foray_pack_job {
+  const struct foray_model *m;
+  const struct foray_pack_opts *opts;
+  struct foray_exits *exits;  /* owned, or NULL */
+  uint32_t *vocab;            /* owned: n_trim ids, or NULL */
+  struct foray_image img;     /* config, tensors, placement; no mapping */
+  struct foray_codes **codes; /* owned: n_tensors, NULL for vectors and for tables coded while writing */
+  bool calibrate;
+  uint32_t calib_tokens; /* really used */
+  double measured_kl;    /* sum of the tensors' costs; < 0: not measured */
+  const char *stage;
+  double stage_from, stage_to;
+};
+
+/* Tells opts->progress; false: cancel. frac within the present stage. */
+bool foray_pack_tick(const struct foray_pack_job *j, double frac);
+
+/* Reads row r of tensor t as the image has it: dequantised, LoRA merged, rows of q and k permuted to
+ * half-split RoPE, rows of the trimmed head by the list. dst: t->cols floats. */
+enum foray_status foray_pack_row(const struct foray_pack_job *j, const struct foray_image_tensor *t,
+                                 uint32_t r, float *dst, struct foray_err *err) FORAY_NODISCARD;
+/* The whole matrix, rows in parallel. */
+enum foray_status foray_pack_matrix(const struct foray_pack_job *j, const struct foray_image_tensor *t,
+                                    float *dst, struct foray_err *err) FORAY_NODISCARD;
+/* rows floats; permuted like the rows. */
+enum foray_status foray_pack_bias(const struct foray_pack_job *j, const struct foray_image_tensor *t,
+                                  float *dst, struct foray_err *err) FORAY_NODISCARD;
+
+/* Codes of one matrix by rounding to nearest; sets t->exp, t->rms_error. */
+enum foray_status foray_pack_round(const struct foray_pack_job *j, struct foray_image_tensor *t,
+                                   struct foray_codes **out, struct foray_err *err) FORAY_NODISCARD;
+
+/* Types, codes and costs of all layer matrices, by calibration (pack_calib.c). */
+enum foray_status foray_pack_calibrate(struct foray_pack_job *j, struct foray_err *err) FORAY_NODISCARD;
+
+/* Bits of block weights when the tensors have the types that they now have (places them as a side effect). */
+double foray_pack_bits(struct foray_pack_job *j);
+
+/* Writes the file. */
+enum foray_status foray_pack_write(struct foray_pack_job *j, const char *path,
+                                   struct foray_err *err) FORAY_NODISCARD;
+
+extern const char foray_pack_sample[]; /* built-in calibration text */
+
+#endif
