@@ -1,4 +1,5 @@
-/* engine/f16.h - IEEE half and bfloat16, exact in both directions (round to nearest even), as F16C does it. */
+/* engine/f16.h - IEEE half and bfloat16, exact in both directions (round to nearest even), as F16C does it.
+ */
 #ifndef FORAY_ENGINE_F16_H
 #define FORAY_ENGINE_F16_H
 
@@ -27,8 +28,8 @@ static inline float f16_to_f32(uint16_t h) {
 static inline uint16_t f16_from_f32(float f) {
   const uint32_t u = bits_of_f32(f), sign = u >> 16 & 0x8000, a = u & 0x7fffffffu;
   if (a > 0x7f800000u) return (uint16_t)(sign | 0x7e00 | (a >> 13 & 0x3ff));
-  if (a >= 0x477ff000u) return (uint16_t)(sign | 0x7c00);              /* 65520 and up round to infinity */
-  if (a >= 0x38800000u) {                                             /* normal: drop 13 bits, nearest even */
+  if (a >= 0x477ff000u) return (uint16_t)(sign | 0x7c00); /* 65520 and up round to infinity */
+  if (a >= 0x38800000u) {                                 /* normal: drop 13 bits, nearest even */
     const uint32_t r = a - (112u << 23);
     return (uint16_t)(sign | (r + 0xfff + (r >> 13 & 1)) >> 13);
   }

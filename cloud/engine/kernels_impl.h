@@ -1,6 +1,7 @@
-/* engine/kernels_impl.h - the kernels over 16 virtual lanes, compiled once for each instruction set. The including file
- * has included its vec_<isa>.h and defined EK_TABLE (name of the table), EK_ISA and EK_WIDTH. kernels.h has the definitions.
- * Everything here is static: nothing compiled for one instruction set can be linked into another. */
+/* engine/kernels_impl.h - the kernels over 16 virtual lanes, compiled once for each instruction set. The
+ * including file has included its vec_<isa>.h and defined EK_TABLE (name of the table), EK_ISA and EK_WIDTH.
+ * kernels.h has the definitions. Everything here is static: nothing compiled for one instruction set can be
+ * linked into another. */
 #include "engine/kernels.h"
 
 #include <float.h>
@@ -60,7 +61,7 @@ static void quantise(const float *x, int k, const struct ek_act *act, int at, in
 /* ---- gemm ---- */
 
 EK_INLINE int fmt_bits(enum ek_format f) {
-  return f == EK_Q4_0 || f == EK_Q4_1 || f == EK_Q4_K ? 4
+  return f == EK_Q4_0 || f == EK_Q4_1 || f == EK_Q4_K   ? 4
          : f == EK_Q5_0 || f == EK_Q5_1 || f == EK_Q5_K ? 5
          : f == EK_Q6_K                                 ? 6
                                                         : 8;
@@ -106,7 +107,8 @@ EK_INLINE void unpack(const uint8_t *p, int bits, vb v[8]) {
   }
 }
 
-/* Scales a (a[1] only for Q6_K) and offset b of group g. Products of a half float and a 6- or 8-bit integer are exact. */
+/* Scales a (a[1] only for Q6_K) and offset b of group g. Products of a half float and a 6- or 8-bit integer
+ * are exact. */
 EK_INLINE void scales(enum ek_format f, const uint8_t *meta, int g, vf a[2], vf *b) {
   if (f == EK_Q6_K) {
     const uint8_t *sb = meta + (size_t)(g >> 3) * 288;
@@ -142,8 +144,8 @@ EK_INLINE void put_rows(float *y, vf acc, int rows) {
 }
 
 /* M columns starting at c0 of the act block, one block of 16 rows. F and M are constants after inlining. */
-EK_INLINE void gemm_block(const struct ek_mat *w, const uint8_t *blk, const struct ek_act *x, int c0, float *y,
-                          size_t ldy, int rows, const enum ek_format F, const int M) {
+EK_INLINE void gemm_block(const struct ek_mat *w, const uint8_t *blk, const struct ek_act *x, int c0,
+                          float *const *y, int row, int rows, const enum ek_format F, const int M) {
   const int bits = fmt_bits(F), off = fmt_off(F), groups = w->cols / EK_GROUP;
   const size_t width = (size_t)x->width, gbytes = (size_t)bits * 64;
   const uint8_t *p = blk + w->meta_bytes;
@@ -161,7 +163,8 @@ EK_INLINE void gemm_block(const struct ek_mat *w, const uint8_t *blk, const stru
       const int8_t *xq = q + c * EK_GROUP;
       const vf d = vf_set1(x->d[at + (size_t)c]);
       if (F == EK_Q6_K) {
-        vi i0 = vi_set1(x->n16[2 * (at + (size_t)c)] * off), i1 = vi_set1(x->n16[2 * (at + (size_t)c) + 1] * off);
+        vi i0 = vi_set1(x->n16[2 * (at + (size_t)c)] * off),
+           i1 = vi_set1(x->n16[2 * (at + (size_t)c) + 1] * off);
         for (int i = 0; i < 4; i++) i0 = vi_dot(i0, v[i], xq + 4 * i);
         for (int i = 4; i < 8; i++) i1 = vi_dot(i1, v[i], xq + 4 * i);
         acc[c] = vf_fma(vf_mul(a[0], d), vi_to_f(i0), acc[c]);
@@ -174,11 +177,11 @@ EK_INLINE void gemm_block(const struct ek_mat *w, const uint8_t *blk, const stru
       }
     }
   }
-  for (int c = 0; c < M; c++) put_rows(y + (size_t)(c0 + c) * ldy, acc[c], rows);
+  for (int c = 0; c < M; c++) put_rows(y[x->col0 + c0 + c] + row, acc[c], rows);
 }
 
-EK_INLINE void gemm_float(const struct ek_mat *w, const uint8_t *blk, const struct ek_act *x, int c0, float *y,
-                          size_t ldy, int rows, const enum ek_format F, const int M) {
+EK_INLINE void gemm_float(const struct ek_mat *w, const uint8_t *blk, const struct ek_act *x, int c0,
+                          float *const *y, int row, int rows, const enum ek_format F, const int M) {
   const size_t width = (size_t)x->width, esize = F == EK_F32 ? 4 : 2;
   vf acc[8];
   for (int c = 0; c < M; c++) acc[c] = vf_set1(0.0f);
@@ -188,26 +191,38 @@ EK_INLINE void gemm_float(const struct ek_mat *w, const uint8_t *blk, const stru
     for (int c = 0; c < M; c++)
       acc[c] = vf_fma(wv, vf_set1(x->xf[(size_t)k * width + (size_t)(c0 + c)]), acc[c]);
   }
-  for (int c = 0; c < M; c++) put_rows(y + (size_t)(c0 + c) * ldy, acc[c], rows);
+  for (int c = 0; c < M; c++) put_rows(y[x->col0 + c0 + c] + row, acc[c], rows);
 }
 
-/* One function per format: all rows of the part, columns in runs of up to 8. */
-#define GEMM_CASES(fn, F)                                                                                            \
-  case 1: fn(w, blk, x, c0, y + row, ldy, rows, F, 1); break;                                                        \
-  case 2: fn(w, blk, x, c0, y + row, ldy, rows, F, 2); break;                                                        \
-  case 3: fn(w, blk, x, c0, y + row, ldy, rows, F, 3); break;                                                        \
-  case 4: fn(w, blk, x, c0, y + row, ldy, rows, F, 4); break;                                                        \
-  case 5: fn(w, blk, x, c0, y + row, ldy, rows, F, 5); break;                                                        \
-  case 6: fn(w, blk, x, c0, y + row, ldy, rows, F, 6); break;                                                        \
-  case 7: fn(w, blk, x, c0, y + row, ldy, rows, F, 7); break;                                                        \
-  default: fn(w, blk, x, c0, y + row, ldy, rows, F, 8); break;
-#define GEMM_FORMAT(name, fn, F)                                                                                     \
-  static void name(const struct ek_mat *w, const struct ek_act *x, float *y, size_t ldy, int b0, int b1) {           \
-    for (int b = b0; b < b1; b++) {                                                                                  \
-      const uint8_t *blk = w->data + (size_t)b * w->block_bytes;                                                     \
-      const int row = b * EK_ROWS, rows = w->rows - row < EK_ROWS ? w->rows - row : EK_ROWS;                          \
-      for (int c0 = 0; c0 < x->width; c0 += 8) switch (x->width - c0) { GEMM_CASES(fn, F) }                            \
-    }                                                                                                                \
+/* One function per format: the rows of the part, all act blocks, columns in runs of up to 8 (of 1 where
+ * EK_NARROW is defined: unrolling buys the plain C lanes nothing but compile time). */
+#ifdef EK_NARROW
+#define GEMM_STEP       1
+#define GEMM_ANY(fn, F) fn(w, blk, x + i, c, y, row, rows, F, 1);
+#else
+#define GEMM_STEP 8
+#define GEMM_ANY(fn, F)                                                                                      \
+  switch (x[i].width - c) {                                                                                  \
+  case 1: fn(w, blk, x + i, c, y, row, rows, F, 1); break;                                                   \
+  case 2: fn(w, blk, x + i, c, y, row, rows, F, 2); break;                                                   \
+  case 3: fn(w, blk, x + i, c, y, row, rows, F, 3); break;                                                   \
+  case 4: fn(w, blk, x + i, c, y, row, rows, F, 4); break;                                                   \
+  case 5: fn(w, blk, x + i, c, y, row, rows, F, 5); break;                                                   \
+  case 6: fn(w, blk, x + i, c, y, row, rows, F, 6); break;                                                   \
+  case 7: fn(w, blk, x + i, c, y, row, rows, F, 7); break;                                                   \
+  default: fn(w, blk, x + i, c, y, row, rows, F, 8); break;                                                  \
+  }
+#endif
+#define GEMM_FORMAT(name, fn, F)                                                                             \
+  static void name(const struct ek_mat *w, const struct ek_act *x, int n, float *const *y, int b0, int b1) { \
+    for (int b = b0; b < b1; b++) {                                                                          \
+      const uint8_t *blk = w->data + (size_t)b * w->block_bytes;                                             \
+      const int row = b * EK_ROWS, rows = w->rows - row < EK_ROWS ? w->rows - row : EK_ROWS;                 \
+      for (int i = 0; i < n; i++)                                                                            \
+        for (int c = 0; c < x[i].width; c += GEMM_STEP) {                                                    \
+          GEMM_ANY(fn, F)                                                                                    \
+        }                                                                                                    \
+    }                                                                                                        \
   }
 GEMM_FORMAT(gemm_q4_0, gemm_block, EK_Q4_0)
 GEMM_FORMAT(gemm_q4_1, gemm_block, EK_Q4_1)
@@ -221,12 +236,14 @@ GEMM_FORMAT(gemm_f32, gemm_float, EK_F32)
 GEMM_FORMAT(gemm_f16, gemm_float, EK_F16)
 GEMM_FORMAT(gemm_bf16, gemm_float, EK_BF16)
 
-static void gemm(const struct ek_mat *w, const struct ek_act *x, float *y, size_t ldy, int b0, int b1, void *scratch) {
-  static void (*const table[EK_FORMATS])(const struct ek_mat *, const struct ek_act *, float *, size_t, int, int) = {
-      gemm_q4_0, gemm_q4_1, gemm_q5_0, gemm_q5_1, gemm_q8_0, gemm_q4_k,
-      gemm_q5_k, gemm_q6_k, gemm_f32,  gemm_f16,  gemm_bf16};
+static void gemm(const struct ek_mat *w, const struct ek_act *x, int n, float *const *y, int b0, int b1,
+                 void *scratch) {
+  static void (*const table[EK_FORMATS])(const struct ek_mat *, const struct ek_act *, int, float *const *,
+                                         int, int) = {gemm_q4_0, gemm_q4_1, gemm_q5_0, gemm_q5_1,
+                                                      gemm_q8_0, gemm_q4_k, gemm_q5_k, gemm_q6_k,
+                                                      gemm_f32,  gemm_f16,  gemm_bf16};
   (void)scratch;
-  table[w->format](w, x, y, ldy, b0, b1);
+  table[w->format](w, x, n, y, b0, b1);
 }
 
 /* ---- element-wise ---- */
@@ -268,13 +285,14 @@ static void gelu_mul(float *y, const float *g, const float *u, int n) {
 
 /* ---- attention ---- */
 
-EK_INLINE void attn_scores(const float *q, int head_dim, const uint16_t *k, float scale, float *scores, size_t stride,
-                           const int H) {
+EK_INLINE void attn_scores(const float *q, int head_dim, const uint16_t *k, float scale, float *scores,
+                           size_t stride, const int H) {
   vf acc[4][4];
   for (int h = 0; h < H; h++)
     for (int i = 0; i < 4; i++) acc[h][i] = vf_set1(0.0f);
   for (int d = 0; d < head_dim; d++, k += EK_PAGE) {
-    const vf k0 = vf_from_f16(k), k1 = vf_from_f16(k + 16), k2 = vf_from_f16(k + 32), k3 = vf_from_f16(k + 48);
+    const vf k0 = vf_from_f16(k), k1 = vf_from_f16(k + 16), k2 = vf_from_f16(k + 32),
+             k3 = vf_from_f16(k + 48);
     for (int h = 0; h < H; h++) {
       const vf x = vf_set1(q[h * head_dim + d]);
       acc[h][0] = vf_fma(k0, x, acc[h][0]);
@@ -284,12 +302,13 @@ EK_INLINE void attn_scores(const float *q, int head_dim, const uint16_t *k, floa
     }
   }
   for (int h = 0; h < H; h++)
-    for (int i = 0; i < 4; i++) vf_store(scores + (size_t)h * stride + 16 * i, vf_mul(acc[h][i], vf_set1(scale)));
+    for (int i = 0; i < 4; i++)
+      vf_store(scores + (size_t)h * stride + 16 * i, vf_mul(acc[h][i], vf_set1(scale)));
 }
 
 /* Adds positions [s0, s1) of a page, 16 T dimensions from d0 on, to out. */
-EK_INLINE void attn_values(float *out, int head_dim, int d0, const uint16_t *v, const float *e, size_t stride, int s0,
-                           int s1, const int H, const int T) {
+EK_INLINE void attn_values(float *out, int head_dim, int d0, const uint16_t *v, const float *e, size_t stride,
+                           int s0, int s1, const int H, const int T) {
   vf acc[4][4];
   for (int h = 0; h < H; h++)
     for (int t = 0; t < T; t++) acc[h][t] = vf_load(out + h * head_dim + d0 + 16 * t);
@@ -306,8 +325,8 @@ EK_INLINE void attn_values(float *out, int head_dim, int d0, const uint16_t *v, 
     for (int t = 0; t < T; t++) vf_store(out + h * head_dim + d0 + 16 * t, acc[h][t]);
 }
 
-static void attn_values_any(float *out, int head_dim, const uint16_t *v, const float *e, size_t stride, int s0, int s1,
-                            int heads) {
+static void attn_values_any(float *out, int head_dim, const uint16_t *v, const float *e, size_t stride,
+                            int s0, int s1, int heads) {
   int d = 0;
   for (; d + 64 <= head_dim; d += 64) switch (heads) {
     case 1: attn_values(out, head_dim, d, v, e, stride, s0, s1, 1, 4); break;
@@ -336,8 +355,8 @@ EK_INLINE float softmax_part(float *s, int first, int last) {
   return lane_sum(sum);
 }
 
-static void attention(float *out, const float *q, int heads, int head_dim, const struct ek_kv *kv, int lo, int hi,
-                      float scale, float *scores, size_t stride) {
+static void attention(float *out, const float *q, int heads, int head_dim, const struct ek_kv *kv, int lo,
+                      int hi, float scale, float *scores, size_t stride) {
   const int p0 = lo / EK_PAGE, p1 = hi / EK_PAGE, base = p0 * EK_PAGE;
   for (int h0 = 0; h0 < heads; h0 += 4) {
     const int hn = heads - h0 < 4 ? heads - h0 : 4;
@@ -353,7 +372,8 @@ static void attention(float *out, const float *q, int heads, int head_dim, const
       default: attn_scores(qh, head_dim, k, scale, s, stride, 4); break;
       }
     }
-    for (int h = 0; h < hn; h++) inv[h] = 1.0f / softmax_part(scores + (size_t)h * stride, lo - base, hi - base);
+    for (int h = 0; h < hn; h++)
+      inv[h] = 1.0f / softmax_part(scores + (size_t)h * stride, lo - base, hi - base);
     memset(o, 0, (size_t)hn * (size_t)head_dim * sizeof *o);
     for (int p = p0; p <= p1; p++)
       attn_values_any(o, head_dim, kv->pages[p] + kv->v_offset, scores + (size_t)(p - p0) * EK_PAGE, stride,
@@ -375,4 +395,5 @@ static void kv_put(const float *k, const float *v, int head_dim, uint16_t *kpage
   }
 }
 
-const struct ek_ops EK_TABLE = {EK_ISA, EK_WIDTH, quantise, gemm, rmsnorm, silu_mul, gelu_mul, attention, kv_put};
+const struct ek_ops EK_TABLE = {EK_ISA,   EK_WIDTH, quantise,  gemm,  rmsnorm,
+                                silu_mul, gelu_mul, attention, kv_put};

@@ -45,7 +45,8 @@ static inline vf vf_zero_below(vf v, vf x, float limit) {
               _mm256_andnot_ps(_mm256_cmp_ps(x.b, t, _CMP_LT_OQ), v.b)};
 }
 static inline __m256 scale2_half(__m256 a, __m256 n) {
-  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(_mm256_castps_si256(n), 23)));
+  return _mm256_castsi256_ps(
+      _mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(_mm256_castps_si256(n), 23)));
 }
 static inline vf vf_scale2(vf v, vf n) { return (vf){scale2_half(v.a, n.a), scale2_half(v.b, n.b)}; }
 static inline vf vf_from_f16(const uint16_t *p) {
@@ -57,7 +58,8 @@ static inline void vf_to_f16(uint16_t *p, vf x) {
   _mm_storeu_si128((__m128i *)(p + 8), _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 static inline __m256 bf16_half(const uint16_t *p) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
+  return _mm256_castsi256_ps(
+      _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
 }
 static inline vf vf_from_bf16(const uint16_t *p) { return (vf){bf16_half(p), bf16_half(p + 8)}; }
 static inline vf vf_from_u8(const uint8_t *p) {

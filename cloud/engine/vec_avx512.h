@@ -26,9 +26,12 @@ static inline vf vf_zero_below(vf a, vf x, float limit) {
   return _mm512_mask_mov_ps(a, _mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_LT_OQ), _mm512_setzero_ps());
 }
 static inline vf vf_scale2(vf a, vf n) {
-  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
+  return _mm512_castsi512_ps(
+      _mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
 }
-static inline vf vf_from_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+static inline vf vf_from_f16(const uint16_t *p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
 static inline void vf_to_f16(uint16_t *p, vf a) {
   _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
@@ -59,8 +62,8 @@ static inline vi vi_dot(vi acc, vb w, const int8_t *x) {
   memcpy(&x4, x, 4);
   return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x4));
 }
-#define VEC_OFF8        128
+#define VEC_OFF8         128
 #define vi_dot8(a, w, x) vi_dot(a, w, x)
-#define vec_prefetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define vec_prefetch(p)  _mm_prefetch((const char *)(p), _MM_HINT_T0)
 
 #endif

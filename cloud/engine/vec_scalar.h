@@ -1,4 +1,5 @@
-/* engine/vec_scalar.h - 16 virtual lanes as plain arrays: the definition that the SIMD headers are tested against. */
+/* engine/vec_scalar.h - 16 virtual lanes as plain arrays: the definition that the SIMD headers are tested
+ * against. */
 #ifndef FORAY_ENGINE_VEC_SCALAR_H
 #define FORAY_ENGINE_VEC_SCALAR_H
 
@@ -76,7 +77,8 @@ static inline vf vf_zero_below(vf a, vf x, float limit) {
   V_EACH a.f[l] = x.f[l] < limit ? 0.0f : a.f[l];
   return a;
 }
-/* Bits of a plus (low 9 bits of the bits of n) << 23: scales by a power of two that n carries in its mantissa. */
+/* Bits of a plus (low 9 bits of the bits of n) << 23: scales by a power of two that n carries in its
+ * mantissa. */
 static inline vf vf_scale2(vf a, vf n) {
   V_EACH {
     uint32_t x, y;
@@ -156,12 +158,13 @@ static inline vb vb_or(vb a, vb b) {
 }
 /* acc[lane] += sum of w[4 lane + j] (unsigned) * x[j]. */
 static inline vi vi_dot(vi acc, vb w, const int8_t *x) {
-  V_EACH acc.i[l] += w.b[4 * l] * x[0] + w.b[4 * l + 1] * x[1] + w.b[4 * l + 2] * x[2] + w.b[4 * l + 3] * x[3];
+  V_EACH acc.i[l] +=
+      w.b[4 * l] * x[0] + w.b[4 * l + 1] * x[1] + w.b[4 * l + 2] * x[2] + w.b[4 * l + 3] * x[3];
   return acc;
 }
 /* The same for 8-bit weights stored plus 128; the caller starts acc at VEC_OFF8 * (-isum). */
-#define VEC_OFF8        128
+#define VEC_OFF8         128
 #define vi_dot8(a, w, x) vi_dot(a, w, x)
-#define vec_prefetch(p) ((void)(p))
+#define vec_prefetch(p)  ((void)(p))
 
 #endif
