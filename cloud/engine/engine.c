@@ -42,7 +42,8 @@ static float **row_table(float *base, size_t stride) {
 
 static bool scratch_open(struct foray_engine *e) {
   const size_t E = e->cfg.n_embd, Q = (size_t)e->q_dim, K = (size_t)e->kv_dim, F = e->cfg.n_ff;
-  const size_t groups = (widest(e) + EK_GROUP - 1) / EK_GROUP, cells = ENGINE_SLICE * groups;
+  const size_t groups = (widest(e) + EK_GROUP - 1) / EK_GROUP,
+               cells = ENGINE_SLICE * groups + EK_BLOCK_MAX; /* kernels may look a block ahead */
   struct {
     float **p;
     size_t width;
