@@ -156,7 +156,7 @@ $(B)/obj/$(2)/%.o: $(2)/%.c build/inc/.stamp | $(PROTO_H) hw/gen/foray_abi.h
 	  $$(PKG_CFLAGS) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach l,$(LIBS) hosttools cloudtools,$(eval $(call lib_rules,$(l),$(DIR_$(l)))))
-$(foreach d,tests/fuzz tests/unit docs/examples $(sort $(patsubst %/,%,$(dir $(TEST_SRCS)))),$(eval $(call lib_rules,tests,$(d))))
+$(foreach d,tests/fuzz tests/perf tests/unit docs/examples $(sort $(patsubst %/,%,$(dir $(TEST_SRCS)))),$(eval $(call lib_rules,tests,$(d))))
 
 define ar_rule
 $(B)/lib$(1).a: $(call obj,$(call srcs,$(1))) $(if $(filter proto,$(1)),$(PROTO_C:.c=.o))
@@ -189,6 +189,11 @@ $(foreach t,$(CLOUD_TOOLS),$(eval $(call tool_rule,$(t),cloudtools,$(CLOUD_LIBS)
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(call obj,$(wildcard tests/unit/*.c)) $(LIB_FILES)
 	@mkdir -p $(@D)
 	$(Q)$(call link,$(filter %.o,$^),$(filter %.a,$^),$(PKGS_ALL) $(PKGS_tests))
+
+# Measuring programs of tests/perf: `make build/release/perf/bench_engine`.
+$(B)/perf/%: $(B)/obj/tests/perf/%.o $(LIB_FILES)
+	@mkdir -p $(@D)
+	$(Q)$(call link,$(filter %.o,$^),$(filter %.a,$^),$(PKGS_ALL))
 
 $(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(LIB_FILES)
 	@mkdir -p $(@D)

@@ -398,5 +398,5 @@ static void kv_put(const float *k, const float *v, int head_dim, uint16_t *kpage
 #ifndef EK_OWN_GEMM
 #define EK_OWN_GEMM gemm
 #endif
-const struct ek_ops EK_TABLE = {EK_ISA,   EK_WIDTH, quantise,  gemm,  rmsnorm,
+const struct ek_ops EK_TABLE = {EK_ISA,   EK_WIDTH, quantise,  EK_OWN_GEMM, rmsnorm,
                                 silu_mul, gelu_mul, attention, kv_put};
