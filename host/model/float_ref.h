@@ -1,6 +1,7 @@
 /* model/float_ref.h - the float reference: one plain forward pass of every architecture, that all other
- * engines are tested against. Weights are dequantised to float32 at open (4 bytes a weight in memory),
- * activations are float32, attention logits and norms sum in double.
+ * engines are tested against. Weights stay as they are in the file and are dequantised row by row when they
+ * are used (so memory is that of the KV and one batch); activations are float32; norms and softmax sums are
+ * in double.
  *
  *   struct foray_float_ref *r;
  *   foray_float_ref_open(model, pool, 512, &r, &err);
@@ -36,9 +37,10 @@ enum foray_status foray_float_ref_open(const struct foray_model *m, struct foray
                                        struct foray_float_ref **out, struct foray_err *err) FORAY_NODISCARD;
 void foray_float_ref_close(struct foray_float_ref *r); /* NULL is allowed */
 
-/* The float copy of a tensor, rows x columns; NULL where the model has none. TOKEN_EMBD and OUTPUT of a tied
- * model are one array. Valid until set_tensor of the same one, or close. */
-const float *foray_float_ref_tensor(const struct foray_float_ref *r, enum foray_role role, uint32_t layer);
+/* The float copy of a tensor, rows x columns (made at the first call and kept: 4 bytes a weight); NULL where
+ * the model has none, or no memory is left. TOKEN_EMBD and OUTPUT of a tied model are one array. Valid until
+ * set_tensor of the same one, or close. */
+const float *foray_float_ref_tensor(struct foray_float_ref *r, enum foray_role role, uint32_t layer);
 /* Replaces a tensor by `owned` (from malloc, same shape; taken over, freed at close). Setting OUTPUT of a
  * tied model unties it: the embedding stays. FORAY_E_ARG for a role that this model lacks (owned is freed).
  */
