@@ -74,10 +74,14 @@ enum foray_status foray_frame_write(struct foray_buf *out, enum foray_frame_type
 /* Payload <-> protobuf-c message (ProtobufCMessage *, of the type that FORAY_FRAME_MAP names). Decoding
  * allocates at most 8 bytes per payload byte and 64 KiB more, from memory that foray_msg_free returns. */
 struct ProtobufCMessage;
+struct foray_msg { /* a decoded message; release with foray_msg_free */
+  struct ProtobufCMessage *m;
+  void *memory;
+};
 enum foray_status foray_msg_write(struct foray_buf *out, enum foray_frame_type type,
                                   const struct ProtobufCMessage *m, struct foray_err *err) FORAY_NODISCARD;
-enum foray_status foray_msg_read(const struct foray_frame *f, struct ProtobufCMessage **m,
+enum foray_status foray_msg_read(const struct foray_frame *f, struct foray_msg *out,
                                  struct foray_err *err) FORAY_NODISCARD;
-void foray_msg_free(struct ProtobufCMessage *m); /* of foray_msg_read; NULL is fine */
+void foray_msg_free(struct foray_msg *m); /* a zeroed one is fine */
 
 #endif
