@@ -36,6 +36,7 @@ enum foray_status foray_soft_open(const struct foray_kernels *k, void *kernel_ar
                                   struct foray_err *err) FORAY_NODISCARD;
 void foray_soft_close(struct foray_soft *s);
 uint8_t *foray_soft_heap(struct foray_soft *s);
+uint64_t foray_soft_heap_bytes(const struct foray_soft *s);
 enum foray_status foray_soft_upload(void *s, uint64_t addr, const void *src, uint64_t bytes,
                                     struct foray_err *err);
 enum foray_status foray_soft_download(void *s, uint64_t addr, void *dst, uint64_t bytes,
