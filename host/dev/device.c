@@ -198,9 +198,20 @@ enum foray_status foray_dev_state_reset(struct foray_dev *d, uint64_t state_addr
   return foray_dev_upload(d, state_addr, w, sizeof w, err);
 }
 
-uint32_t foray_dev_root_n(uint32_t n) {
-  uint64_t v = (uint64_t)n << 32, r = 0;
+static uint64_t root(uint64_t v) {
+  uint64_t r = 0;
   for (uint64_t b = (uint64_t)1 << 31; b; b >>= 1)
     if ((r | b) * (r | b) <= v) r |= b;
-  return (uint32_t)r;
+  return r;
+}
+
+uint32_t foray_dev_root_n(uint32_t n) { return (uint32_t)root((uint64_t)n << 32); }
+
+void foray_dev_attn_scale(uint32_t head_dim, uint32_t *scale, int32_t *exp) {
+  if (head_dim == 0 || head_dim > FORAY_ABI_HEAD_DIM_MAX) head_dim = FORAY_ABI_HEAD_DIM_MAX;
+  uint64_t r = root((uint64_t)head_dim << 54);   /* Q27 */
+  uint64_t q = UINT64_C(0xb8aa3b295c17f0bc) / r; /* log2(e) in Q63 by Q27: Q36 */
+  int s = 64 - __builtin_clzll(q) - 24;
+  *scale = (uint32_t)((q + ((uint64_t)1 << (s - 1))) >> s);
+  *exp = s - 36;
 }

@@ -135,5 +135,8 @@ static inline bool foray_dev_matrix_of(uint32_t qtype, uint32_t rows, uint32_t c
 }
 /* floor(sqrt(n) * 2^16), for RMSNORM.root_n. */
 uint32_t foray_dev_root_n(uint32_t n);
+/* log2(e) / sqrt(head_dim) = scale * 2^exp for ATTN, scale in [2^23, 2^24); integer, so every host has the
+ * same. */
+void foray_dev_attn_scale(uint32_t head_dim, uint32_t *scale, int32_t *exp);
 
 #endif

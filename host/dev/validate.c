@@ -153,7 +153,7 @@ static uint32_t op_attn(struct checker *k, const uint32_t *w) {
   struct range a, b;
   foray_desc_attn_unpack(w, &d);
   NEED(!foray_desc_attn_spare(w) && d.flags == 0, FIELD);
-  NEED(d.scale >= 1u << 14 && d.scale <= 1u << 15, FIELD);
+  NEED(d.scale >= 1u << 23 && d.scale <= 1u << 24, FIELD);
   NEED(!k->in_test, ORDER);
   uint32_t e = heads_shape(d.heads, d.head_dim);
   if (e) return e;

@@ -569,7 +569,7 @@ struct foray_desc_attn {
   uint32_t offset; /* as KV_PUT */
   uint32_t kv_heads; /*  */
   int32_t scale_exp; /* score scale (log2(e) / sqrt(head_dim)) = scale * 2^scale_exp */
-  uint32_t scale; /* mantissa in [2^14, 2^15] */
+  uint32_t scale; /* mantissa in [2^23, 2^24]: foray_dev_attn_scale */
 };
 static inline void foray_desc_attn_pack(const struct foray_desc_attn *v, uint32_t w[16]) {
   for (int i = 0; i < 16; i++) w[i] = 0;
