@@ -5,7 +5,6 @@
 #include "core/err.h"
 #include "dev/device.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -99,9 +98,9 @@ static void gemv(struct build *b, enum foray_image_role role, uint32_t index, ui
 static void layer(struct build *b, uint32_t il) {
   const struct foray_image_config *c = b->c;
   uint32_t kv_layer = b->map->kv_layer_units;
-  int e = 0;
-  double m = frexp(1.44269504088896340736 / sqrt(c->head_dim), &e); /* log2(e) / sqrt(d), one rounding each */
-  uint32_t scale = (uint32_t)floor(m * 32768 + .5);
+  uint32_t scale;
+  int32_t e;
+  foray_dev_attn_scale(c->head_dim, &scale, &e);
   norm(b, FORAY_IMAGE_ATTN_NORM, il, b->r, b->n);
   gemv(b, FORAY_IMAGE_ATTN_Q, il, b->n, b->q);
   gemv(b, FORAY_IMAGE_ATTN_K, il, b->n, b->k);
@@ -112,7 +111,7 @@ static void layer(struct build *b, uint32_t il) {
        .freq = b->map->freq);
   EMIT(kv_put, .k = b->k, .v = b->v, .head_dim = c->head_dim, .heads = c->n_head_kv, .offset = il * kv_layer);
   EMIT(attn, .q = b->q, .dst = b->a, .head_dim = c->head_dim, .heads = c->n_head, .offset = il * kv_layer,
-       .kv_heads = c->n_head_kv, .scale_exp = e - 15, .scale = scale);
+       .kv_heads = c->n_head_kv, .scale_exp = e, .scale = scale);
   gemv(b, FORAY_IMAGE_ATTN_OUTPUT, il, b->a, b->y);
   EMIT(add, .acc = b->r, .src = b->y, .n = c->n_embd);
   norm(b, FORAY_IMAGE_FFN_NORM, il, b->r, b->n);
