@@ -100,8 +100,9 @@ enum foray_status foray_engine_pass(struct foray_engine *e, const struct foray_e
                                     int n_items, struct foray_err *err) FORAY_NODISCARD;
 
 /* Appends tokens[0..n) to s and gives logp[i] = ln P(tokens[i] | everything before it) for i >= from; entries
- * below `from` are left alone. logp[0] of an empty sequence cannot be known and is set to 0. The distribution
- * is the plain softmax of the logits, summed in double in a fixed order (same bits everywhere). */
+ * below `from` are left alone. logp[0] is always 0: what came before this call has left no logits behind. The
+ * distribution is the plain softmax of the logits, summed in double in a fixed order (same bits everywhere).
+ */
 enum foray_status foray_engine_score(struct foray_engine *e, struct foray_engine_seq *s,
                                      const int32_t *tokens, int32_t n, int32_t from, double *logp,
                                      struct foray_err *err) FORAY_NODISCARD;

@@ -17,7 +17,8 @@
  *   3. top_k: the k largest logits survive (0 or >= n_vocab: all).
  *   4. top_p: with the ids in descending order of probability (softmax at temperature 1 over the survivors),
  * the shortest prefix whose sum is >= top_p survives (>= 1: all).
- *   5. min_p: ids whose probability is below min_p times the largest one's are dropped (0: none).
+ *   5. min_p: ids whose probability is below min_p times the largest one's are dropped, that is
+ *      whose logit lies more than -ln(min_p) below the largest (0: none).
  *   6. temperature <= 0: the survivor with the largest logit. Otherwise the survivor that maximises
  *      round(logit / T * 65536) + gumbel_q16(seed, position, id)    (core/noise.h)
  *      which is a draw from softmax(logit / T) over the survivors.
@@ -73,7 +74,7 @@ void foray_sampler_close(struct foray_sampler *s); /* NULL is allowed */
 struct foray_sampler_choice {
   double logprob; /* natural log, plain softmax of the given logits (no penalties, filters or temperature) */
   double logprob_sampling; /* natural log in the distribution that was sampled from (0 when greedy) */
-  int32_t survivors;       /* ids left after step 5 */
+  int32_t survivors;       /* ids left after step 5; 1 when greedy */
 };
 
 /* The token that follows history[0..n_history) (prompt included; position = n_history). logits: [n_vocab],
