@@ -21,8 +21,8 @@ struct sums {
   __m256i even, odd; /* int64: rows 0 2 4 6 and 1 3 5 7 of a half */
 };
 
-static inline __attribute__((always_inline)) void take(struct sums *s, __m256i t, __m256i sc, int64_t shift) {
-  const __m128i sh = _mm_cvtsi64_si128(shift);
+static inline __attribute__((always_inline)) void take(struct sums *s, __m256i t, __m256i sc, int32_t shift) {
+  const __m128i sh = _mm_cvtsi32_si128(shift);
   __m256i pe = _mm256_mul_epi32(t, sc);
   __m256i po = _mm256_mul_epi32(_mm256_srli_epi64(t, 32), _mm256_srli_epi64(sc, 32));
   s->even = _mm256_add_epi64(s->even, _mm256_sll_epi64(pe, sh));
@@ -112,23 +112,21 @@ static inline __attribute__((always_inline)) void half_q8s(const uint8_t *b, uin
   for (int c = 0; c < k; c++) put(&s[c], acc + (size_t)c * acc_stride + 8 * h);
 }
 
+/* k columns of a run, four at a time, each block once per four columns. */
 #define BY_COLUMNS(name, half_fn)                                                                            \
-  static void name(const uint8_t *b, uint32_t groups, const struct foray_cpu_group *x, int k, int64_t *acc,  \
-                   size_t acc_stride) {                                                                      \
-    for (int h = 0; h < 2; h++)                                                                              \
-      for (int done = 0; done < k;) {                                                                        \
-        int64_t *out = acc + (size_t)done * acc_stride;                                                      \
-        const struct foray_cpu_group *xc = x + done;                                                         \
-        if (k - done >= 4) {                                                                                 \
-          half_fn(b, groups, h, xc, 4, k, out, acc_stride);                                                  \
-          done += 4;                                                                                         \
-        } else if (k - done >= 2) {                                                                          \
-          half_fn(b, groups, h, xc, 2, k, out, acc_stride);                                                  \
-          done += 2;                                                                                         \
-        } else {                                                                                             \
-          half_fn(b, groups, h, xc, 1, k, out, acc_stride);                                                  \
-          done += 1;                                                                                         \
+  static void name(const struct foray_cpu_run *n) {                                                          \
+    for (uint32_t i = 0; i < n->blocks; i++)                                                                 \
+      for (int done = 0; done < n->k;) {                                                                     \
+        const uint8_t *b = n->data + i * n->block_bytes;                                                     \
+        int64_t *out = n->acc + (size_t)done * n->stride + 16 * (size_t)i;                                   \
+        const struct foray_cpu_group *x = n->x + done;                                                       \
+        const int k = n->k - done >= 4 ? 4 : n->k - done >= 2 ? 2 : 1;                                       \
+        for (int h = 0; h < 2; h++) {                                                                        \
+          if (k == 4) half_fn(b, n->groups, h, x, 4, n->k, out, n->stride);                                  \
+          if (k == 2) half_fn(b, n->groups, h, x, 2, n->k, out, n->stride);                                  \
+          if (k == 1) half_fn(b, n->groups, h, x, 1, n->k, out, n->stride);                                  \
         }                                                                                                    \
+        done += k;                                                                                           \
       }                                                                                                      \
   }
 BY_COLUMNS(q4a_avx2, half_q4a)
