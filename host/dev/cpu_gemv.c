@@ -6,31 +6,44 @@
 
 enum { GROUP = FORAY_ABI_GROUP, ROWS = FORAY_ABI_ROW_BLOCK };
 
-void foray_cpu_gemv_prepare(enum foray_cpu_form form, struct foray_a16 a, uint32_t groups, int k, int k_total,
-                            struct foray_cpu_group *x) {
+static struct foray_cpu_group *common(struct foray_a16 a, uint32_t g, int k, int k_total,
+                                      struct foray_cpu_group *x, int16_t *m) {
+  struct foray_cpu_group *o = &x[(size_t)g * (size_t)k_total + (size_t)k];
+  int32_t sum = 0;
+  for (int i = 0; i < GROUP; i++) {
+    m[i] = foray_clamp_a(a.m[(size_t)g * GROUP + (size_t)i]);
+    sum += m[i];
+  }
+  o->sum = sum;
+  o->shift = a.shift[g] & FORAY_ABI_SHIFT_MAX;
+  return o;
+}
+
+void foray_cpu_prepare_bytes(struct foray_a16 a, uint32_t groups, int k, int k_total,
+                             struct foray_cpu_group *x) {
   for (uint32_t g = 0; g < groups; g++) {
-    struct foray_cpu_group *o = &x[(size_t)g * (size_t)k_total + (size_t)k];
     int16_t m[GROUP];
-    int32_t sum = 0, hi = 0;
+    struct foray_cpu_group *o = common(a, g, k, k_total, x, m);
+    int32_t sum_hi = 0;
     for (int i = 0; i < GROUP; i++) {
-      m[i] = foray_clamp_a(a.m[(size_t)g * GROUP + (size_t)i]);
-      sum += m[i];
+      int hi = (m[i] + 128) >> 8; /* -64..64 */
+      o->a.byte.hi[i] = (int8_t)hi;
+      o->a.byte.lo[i] = (int8_t)(m[i] - 256 * hi);
+      sum_hi += hi;
     }
-    if (form == FORAY_CPU_FORM_BYTE) {
-      for (int i = 0; i < GROUP; i++) {
-        int h = (m[i] + 128) >> 8; /* -64..64 */
-        o->a.byte.hi[i] = (int8_t)h;
-        o->a.byte.lo[i] = (int8_t)(m[i] - 256 * h);
-        hi += h;
-      }
-    } else {
-      static const uint8_t order[8] = {0, 2, 1, 3, 4, 6, 5, 7};
-      for (int i = 0; i < GROUP; i++) o->a.pair[i] = m[(i & ~7) + order[i & 7]];
-    }
-    o->sum = sum;
-    o->neg_hi = -hi;
-    o->neg_lo = 256 * hi - sum;
-    o->shift = a.shift[g] < FORAY_ABI_SHIFT_MAX ? a.shift[g] : FORAY_ABI_SHIFT_MAX;
+    o->neg_hi = -sum_hi;
+    o->neg_lo = 256 * sum_hi - o->sum;
+  }
+}
+
+void foray_cpu_prepare_pairs(struct foray_a16 a, uint32_t groups, int k, int k_total,
+                             struct foray_cpu_group *x) {
+  static const uint8_t order[8] = {0, 2, 1, 3, 4, 6, 5, 7};
+  for (uint32_t g = 0; g < groups; g++) {
+    int16_t m[GROUP];
+    struct foray_cpu_group *o = common(a, g, k, k_total, x, m);
+    for (int i = 0; i < GROUP; i++) o->a.pair[i] = m[(i & ~7) + order[i & 7]];
+    o->neg_hi = o->neg_lo = 0;
   }
 }
 
@@ -82,7 +95,7 @@ static void run_scalar(const struct foray_cpu_run *n, enum foray_image_type type
 static void q4a_scalar(const struct foray_cpu_run *n) { run_scalar(n, FORAY_IMAGE_Q4A, group_q4a); }
 static void q8s_scalar(const struct foray_cpu_run *n) { run_scalar(n, FORAY_IMAGE_Q8S, group_q8s); }
 
-const struct foray_cpu_gemv foray_cpu_gemv_scalar = {FORAY_CPU_FORM_BYTE, q4a_scalar, q8s_scalar};
+const struct foray_cpu_gemv foray_cpu_gemv_scalar = {foray_cpu_prepare_bytes, q4a_scalar, q8s_scalar};
 
 const struct foray_cpu_gemv *foray_cpu_gemv_of(enum foray_isa isa) {
 #if defined(__x86_64__)

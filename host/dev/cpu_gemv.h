@@ -5,7 +5,7 @@
  *   acc[k][r] = sum over groups g of  sc[r,g] * (sum q*a) << shift[k,g]                            Q8S
  *
  * Every version gives the same integers: nothing rounds, and |a| <= 2^14, shift <= 15 keep each step inside
- * its type. The columns are prepared once per op (foray_cpu_gemv_prepare), then runs of row blocks may be
+ * its type. The columns are prepared once per op (prepare), then runs of row blocks may be
  * done in any order by any thread. All functions are pure; nothing is owned. */
 #ifndef FORAY_DEV_CPU_GEMV_H
 #define FORAY_DEV_CPU_GEMV_H
@@ -28,13 +28,6 @@ struct foray_cpu_group {
   int32_t shift;          /* 0..15 */
 };
 
-/* What a kernel wants its columns to look like. */
-enum foray_cpu_form { FORAY_CPU_FORM_BYTE, FORAY_CPU_FORM_PAIR };
-
-/* x[g * k_total + k] = group g of column k. Clamps mantissas and shifts to their bounds. */
-void foray_cpu_gemv_prepare(enum foray_cpu_form form, struct foray_a16 a, uint32_t groups, int k, int k_total,
-                            struct foray_cpu_group *x);
-
 struct foray_cpu_run {
   const uint8_t *data;             /* first row block, 64-byte aligned */
   uint64_t block_bytes;            /* foray_dev_matrix.block_bytes */
@@ -48,12 +41,20 @@ struct foray_cpu_run {
 /* Prefetches (never faults) a little beyond the run. */
 typedef void foray_cpu_gemv_fn(const struct foray_cpu_run *run);
 
+/* x[g * k_total + k] = group g of column k, in the form that this table's kernels take. Clamps mantissas,
+ * takes shifts modulo 16, as the reference does. */
+typedef void foray_cpu_prepare_fn(struct foray_a16 a, uint32_t groups, int k, int k_total,
+                                  struct foray_cpu_group *x);
+
 struct foray_cpu_gemv {
-  enum foray_cpu_form form;
+  foray_cpu_prepare_fn *prepare;
   foray_cpu_gemv_fn *q4a, *q8s;
 };
 /* The kernels of an instruction set, or of the best one below it that this build has. */
 const struct foray_cpu_gemv *foray_cpu_gemv_of(enum foray_isa isa);
+
+/* As bytes (scalar, AVX-512, AMX) or as pairs (AVX2). */
+foray_cpu_prepare_fn foray_cpu_prepare_bytes, foray_cpu_prepare_pairs;
 
 extern const struct foray_cpu_gemv foray_cpu_gemv_scalar;
 #if defined(__x86_64__)

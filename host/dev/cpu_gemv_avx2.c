@@ -1,6 +1,6 @@
 /* Matrix products with AVX2: eight rows in the lanes of a register, int16 pairs multiplied and added. In a
  * 16-bit lane of a beat lie the bytes of columns (0, 1) or (2, 3), so even and odd bytes, widened in place,
- * are the pairs (0, 2) and (1, 3): foray_cpu_gemv_prepare puts the mantissas in that order. */
+ * are the pairs (0, 2) and (1, 3): foray_cpu_prepare_pairs puts the mantissas in that order. */
 #include "dev/cpu_gemv.h"
 
 #include "model/image.h"
@@ -132,7 +132,7 @@ static inline __attribute__((always_inline)) void half_q8s(const uint8_t *b, uin
 BY_COLUMNS(q4a_avx2, half_q4a)
 BY_COLUMNS(q8s_avx2, half_q8s)
 
-const struct foray_cpu_gemv foray_cpu_gemv_avx2 = {FORAY_CPU_FORM_PAIR, q4a_avx2, q8s_avx2};
+const struct foray_cpu_gemv foray_cpu_gemv_avx2 = {foray_cpu_prepare_pairs, q4a_avx2, q8s_avx2};
 #else
 typedef int foray_cpu_gemv_avx2_unused;
 #endif

@@ -163,7 +163,26 @@ RUN(columns_q8s, blocks_q8s)
 BY_COLUMNS(q4a_avx512, columns_q4a)
 BY_COLUMNS(q8s_avx512, columns_q8s)
 
-const struct foray_cpu_gemv foray_cpu_gemv_avx512 = {FORAY_CPU_FORM_BYTE, q4a_avx512, q8s_avx512};
+static void prepare(struct foray_a16 a, uint32_t groups, int k, int k_total, struct foray_cpu_group *x) {
+  const __m512i bound = _mm512_set1_epi16(1 << FORAY_ABI_A16_BITS), one = _mm512_set1_epi16(1);
+  for (uint32_t g = 0; g < groups; g++) {
+    struct foray_cpu_group *o = &x[(size_t)g * (size_t)k_total + (size_t)k];
+    __m512i m = _mm512_loadu_si512(a.m + (size_t)g * FORAY_ABI_GROUP);
+    m = _mm512_max_epi16(_mm512_min_epi16(m, bound), _mm512_sub_epi16(_mm512_setzero_si512(), bound));
+    const __m512i hi = _mm512_srai_epi16(_mm512_add_epi16(m, _mm512_set1_epi16(128)), 8);
+    const __m512i lo = _mm512_sub_epi16(m, _mm512_slli_epi16(hi, 8));
+    _mm256_storeu_si256((__m256i *)o->a.byte.hi, _mm512_cvtepi16_epi8(hi));
+    _mm256_storeu_si256((__m256i *)o->a.byte.lo, _mm512_cvtepi16_epi8(lo));
+    const int32_t sum = _mm512_reduce_add_epi32(_mm512_madd_epi16(m, one));
+    const int32_t sum_hi = _mm512_reduce_add_epi32(_mm512_madd_epi16(hi, one));
+    o->sum = sum;
+    o->neg_hi = -sum_hi;
+    o->neg_lo = 256 * sum_hi - sum;
+    o->shift = a.shift[g] & FORAY_ABI_SHIFT_MAX;
+  }
+}
+
+const struct foray_cpu_gemv foray_cpu_gemv_avx512 = {prepare, q4a_avx512, q8s_avx512};
 #else
 typedef int foray_cpu_gemv_avx512_unused;
 #endif

@@ -95,7 +95,7 @@ static void expect(struct problem *p) {
           int64_t w = p->type == FORAY_IMAGE_Q4A ? 16 * p->q[r][c] - p->zp[r][g] : (int8_t)p->q[r][c];
           part += w * foray_clamp_a(p->a[k][c]);
         }
-        acc += part * p->sc[r][g] * ((int64_t)1 << (p->shift[k][g] > 15 ? 15 : p->shift[k][g]));
+        acc += part * p->sc[r][g] * ((int64_t)1 << (p->shift[k][g] & 15));
       }
       p->want[k][r] = acc;
     }
@@ -103,8 +103,7 @@ static void expect(struct problem *p) {
 
 static bool run_equals(struct problem *p, const struct foray_cpu_gemv *v) {
   for (int k = 0; k < p->k; k++)
-    foray_cpu_gemv_prepare(v->form, (struct foray_a16){.m = p->a[k], .shift = p->shift[k]}, p->groups, k,
-                           p->k, p->x);
+    v->prepare((struct foray_a16){.m = p->a[k], .shift = p->shift[k]}, p->groups, k, p->k, p->x);
   memset(p->got, 0x5A, sizeof p->got);
   struct foray_cpu_run n = {p->data, p->block_bytes, p->blocks, p->groups, p->x, p->k, p->got[0], STRIDE};
   (p->type == FORAY_IMAGE_Q4A ? v->q4a : v->q8s)(&n);
