@@ -149,7 +149,7 @@ static void rmsnorm(void *arg, const struct foray_desc_rmsnorm *d, const int32_t
   }
   int64_t s = _mm512_reduce_add_epi64(sum);
   int64_t eps = foray_rshift_round((int64_t)d->eps_mant * n, 2 * (e + sx) - d->eps_exp);
-  const int64_t cap = (int64_t)1 << 62;
+  const int64_t cap = (int64_t)1 << 61;
   s += eps > cap ? cap : eps;
   int k;
   const uint32_t r = foray_rsqrt((uint64_t)s, &k);

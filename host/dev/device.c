@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-extern const struct foray_dev_class foray_dev_class_ref;
+extern const struct foray_dev_class foray_dev_class_ref, foray_dev_class_cpu;
 
 enum { CLASSES_MAX = 16 };
-static const struct foray_dev_class *classes[CLASSES_MAX] = {&foray_dev_class_ref};
-static int n_classes = 1;
+static const struct foray_dev_class *classes[CLASSES_MAX] = {&foray_dev_class_ref, &foray_dev_class_cpu};
+static int n_classes = 2;
 
 struct block {
   uint64_t at, bytes;
