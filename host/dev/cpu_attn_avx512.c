@@ -92,7 +92,7 @@ INLINE void scale_of(const struct block *b, uint32_t j, uint32_t slot, __m512i *
 INLINE __m512i term(__m256i dot, __m512i x, __m512i f, __m512i scale, int64_t shift) {
   const __m512i cap = _mm512_set1_epi64(1 << 27), neg = _mm512_set1_epi64(-(1 << 27));
   const __m512i one = _mm512_set1_epi64(1), zero = _mm512_setzero_si512();
-  const __m512i v = _mm512_mul_epi32(_mm512_cvtepi32_epi64(dot), _mm512_mul_epi32(f, scale));
+  const __m512i v = _mm512_mullo_epi64(_mm512_mul_epi32(_mm512_cvtepi32_epi64(dot), f), scale); /* 61 bits */
   const __m512i s = _mm512_sub_epi64(_mm512_set1_epi64(shift), x);
   const __m512i right = _mm512_sub_epi64(_mm512_min_epi64(s, _mm512_set1_epi64(63)), one);
   const __m512i bit = _mm512_srav_epi64(v, right);

@@ -223,8 +223,8 @@ static bool try_attention(struct bench *t) {
   struct foray_kv kv = {t->heap, max_pos, record, hd, kv_heads};
   struct foray_desc_attn d = {.head_dim = hd, .heads = heads, .kv_heads = kv_heads};
   if (heads * hd > N_MAX) return true;
-  d.scale = (uint32_t)between(1 << 14, 1 << 15);
-  d.scale_exp = below(4) ? between(-30, -10) : between(-100, 60);
+  d.scale = (uint32_t)between(1 << 23, 1 << 24);
+  d.scale_exp = below(4) ? between(-40, -20) : between(-110, 50);
   const bool garbage = below(4) == 0;
   if (garbage)
     for (uint32_t i = 0; i < max_pos * record * kv_heads; i++) t->heap[i] = (uint8_t)rnd();
