@@ -53,6 +53,7 @@ struct foray_gen_params foray_gen_defaults(void) {
 
 static void event(struct gen *g, const struct foray_policy_event *ev) {
   g->pol = foray_policy_next(&g->p->policy, &g->pol, ev);
+  if (g->p->trace) g->p->trace(g->me, ev);
 }
 
 /* Drafts up to max tokens behind `tokens` (the timeline, or a branch of it). */

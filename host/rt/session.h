@@ -72,6 +72,9 @@ struct foray_gen_params {
   const uint32_t
       *eog; /* [n_eog] end-of-generation ids: nothing is drafted behind one. Borrowed; may be NULL */
   uint32_t n_eog;
+  /* Sees every event that the policy sees (may be NULL): a recorded trace replays any policy (rt/policy.h),
+   * and says per drafted token what the device knew and whether the target agreed. */
+  void (*trace)(void *me, const struct foray_policy_event *ev);
 };
 enum { FORAY_GEN_BRANCHES = 4 };
 struct foray_gen_params foray_gen_defaults(void);

@@ -178,7 +178,14 @@ static enum foray_status td_draft(void *ctx, const struct foray_draft_params *p,
 struct got {
   uint32_t id[OUT_MAX], n, source[4], stop_after;
   uint32_t first_position;
+  uint32_t ev_drafted, ev_verdicts, ev_accepted, ev_tested; /* what the trace saw */
 };
+static void trace(void *me, const struct foray_policy_event *ev) {
+  struct got *g = me;
+  if (ev->type == FORAY_POLICY_EV_DRAFT) g->ev_drafted += ev->n;
+  if (ev->type == FORAY_POLICY_EV_VERDICT)
+    g->ev_verdicts++, g->ev_tested += ev->n, g->ev_accepted += ev->accepted;
+}
 static bool take(void *me, const struct foray_gen_token *t) {
   struct got *g = me;
   if (!g->n) g->first_position = t->position;
@@ -210,6 +217,7 @@ TEST(output_is_the_targets_own_for_any_drafter_policy_and_delay) {
     p.seed = seed;
     p.eog = &eos;
     p.n_eog = rnd(seed, 0, 10) % 2;
+    p.trace = trace;
     struct foray_policy_state st = foray_policy_start(&p.policy);
     if (rnd(seed, 0, 11) % 4 == 0) { /* a slow link and drafter: GOODPUT will hand over to the cloud */
       st.t = (struct foray_policy_times){.rtt = .5f, .draft = .2f, .verify = .03f, .plain = .03f};
@@ -242,6 +250,9 @@ TEST(output_is_the_targets_own_for_any_drafter_policy_and_delay) {
       by_exit += s.exit_drafted[x], right += s.exit_accepted[x];
     CU_ASSERT_EQUAL(by_exit, s.drafted);
     CU_ASSERT_EQUAL(right, s.accepted);
+    CU_ASSERT_EQUAL(g.ev_drafted, s.drafted);
+    CU_ASSERT_EQUAL(g.ev_tested, s.drafted);
+    CU_ASSERT_EQUAL(g.ev_accepted, s.accepted);
     hits += s.branch_hits;
     used += s.ahead_used;
     drafted += s.drafted;
