@@ -4,13 +4,22 @@
 #include "core/err.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 /* A decode step is a few hundred short loops, so a sleeping team would spend its time waking up: workers
  * spin for a while, then sleep on the condition variable. The spin is short enough that an idle process
- * costs nothing and two processes on the same cores still make way for each other. */
-enum { SPIN_ROUNDS = 20000, THREADS_MAX = 256 };
+ * costs nothing, and it gives the processor away every few microseconds: two processes on the same cores make
+ * way for each other. A loop waits only for workers that have joined it. One that does not get a processor in
+ * time is not missed: the others take the parts. */
+enum { SPIN_ROUNDS = 20000, YIELD_EVERY = 64, THREADS_MAX = 256 };
+
+/* state = generation of the loop, whether workers may still join it, and how many are in it. */
+#define GENERATION(s) ((s) >> 32)
+#define OPEN          ((uint64_t)1 << 31)
+#define ACTIVE(s)     ((s) & (OPEN - 1))
 
 struct worker {
   struct foray_pool *pool;
@@ -25,9 +34,8 @@ struct foray_pool {
   foray_pool_fn *fn;
   void *arg;
   int parts;
-  _Atomic unsigned generation; /* odd bits unused; changes once a loop */
-  _Atomic int next;            /* next part to hand out */
-  _Atomic int busy;            /* workers that have not finished the present loop */
+  _Atomic uint64_t state;
+  _Atomic int next; /* next part to hand out */
   _Atomic int sleepers;
   _Atomic int stop;
   pthread_mutex_t mu;
@@ -42,6 +50,14 @@ static inline void relax(void) {
 #endif
 }
 
+/* The i-th turn of a waiting loop. */
+static void wait_turn(int i) {
+  if (i % YIELD_EVERY == YIELD_EVERY - 1)
+    sched_yield();
+  else
+    relax();
+}
+
 static void drain(struct foray_pool *p, int thread) {
   for (;;) {
     int part = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
@@ -53,29 +69,30 @@ static void drain(struct foray_pool *p, int thread) {
 static void *worker_main(void *arg) {
   struct worker *w = arg;
   struct foray_pool *p = w->pool;
-  unsigned seen = 0;
+  uint64_t seen = 0;
   for (;;) {
-    unsigned now;
-    for (int i = 0;
-         (now = atomic_load_explicit(&p->generation, memory_order_acquire)) == seen && i < SPIN_ROUNDS; i++)
-      relax();
-    if (now == seen) {
+    uint64_t now;
+    for (int i = 0; GENERATION(now = atomic_load(&p->state)) == seen && i < SPIN_ROUNDS; i++) wait_turn(i);
+    if (GENERATION(now) == seen) {
       pthread_mutex_lock(&p->mu);
       atomic_fetch_add(&p->sleepers, 1);
-      while ((now = atomic_load(&p->generation)) == seen) pthread_cond_wait(&p->wake, &p->mu);
+      while (GENERATION(now = atomic_load(&p->state)) == seen) pthread_cond_wait(&p->wake, &p->mu);
       atomic_fetch_sub(&p->sleepers, 1);
       pthread_mutex_unlock(&p->mu);
     }
-    seen = now;
     if (atomic_load(&p->stop)) return NULL;
+    /* fn, arg and parts may be read from here to the subtraction: the caller waits for that one. */
+    while ((now & OPEN) && !atomic_compare_exchange_weak(&p->state, &now, now + 1)) continue;
+    seen = GENERATION(now);
+    if (!(now & OPEN)) continue;
     drain(p, w->index);
-    atomic_fetch_sub_explicit(&p->busy, 1, memory_order_release);
+    atomic_fetch_sub(&p->state, 1);
   }
 }
 
-static void begin(struct foray_pool *p) {
-  atomic_store(&p->busy, p->started);
-  atomic_fetch_add(&p->generation, 1);
+static void begin(struct foray_pool *p, uint64_t open) {
+  uint64_t generation = (GENERATION(atomic_load(&p->state)) + 1) & UINT32_MAX;
+  atomic_store(&p->state, generation << 32 | open);
   if (atomic_load(&p->sleepers)) {
     pthread_mutex_lock(&p->mu);
     pthread_cond_broadcast(&p->wake);
@@ -116,7 +133,7 @@ void foray_pool_close(struct foray_pool *p) {
   if (!p) return;
   if (p->started) {
     atomic_store(&p->stop, 1);
-    begin(p);
+    begin(p, 0);
     for (int i = 0; i < p->started; i++) pthread_join(p->workers[i].id, NULL);
   }
   pthread_cond_destroy(&p->wake);
@@ -136,7 +153,8 @@ void foray_pool_run(struct foray_pool *p, foray_pool_fn *fn, void *arg, int part
   p->arg = arg;
   p->parts = parts;
   atomic_store(&p->next, 0);
-  begin(p);
+  begin(p, OPEN);
   drain(p, 0);
-  while (atomic_load_explicit(&p->busy, memory_order_acquire)) relax();
+  atomic_fetch_and(&p->state, ~OPEN);
+  for (int i = 0; ACTIVE(atomic_load(&p->state)); i = (i + 1) % YIELD_EVERY) wait_turn(i);
 }
