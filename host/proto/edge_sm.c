@@ -594,7 +594,7 @@ static enum foray_status on_verdict(struct foray_edge *e, const Foray__Wire__Ver
     const struct round r = s->rounds[0];
     uint32_t n_ids = (uint32_t)m->n_ids;
     bool all = m->accepted == r.n;
-    if (n_ids == 0 && m->finish == FORAY_FINISH_NONE && (!all || s->n_rounds == 1))
+    if (n_ids == 0 && m->finish == FORAY_FINISH_NONE && (!all || (s->n_rounds == 1 && r.n == 0)))
       return foray_err_set(err, FORAY_E_PROTO, "Verdict for round %u without a token to go on from",
                            m->round);
     /* What is committed already (a bonus token that a later round had guessed) comes again in that round. */

@@ -1,0 +1,92 @@
+/* batch/batch.h - the scheduler: all sessions of a server, and one engine pass after another made of
+ * whatever waits (drafts, plain steps, slices of prompts, scores).
+ *
+ *   engine thread:  while (!stop) { foray_batch_wait(b, -1); while (foray_batch_step(b)) ; }
+ *   loop thread:    foray_batch_submit(b, &cmd); ... on notify: while (foray_batch_result(b, &r)) ...
+ *
+ * Commands and results are queues; everything else belongs to the thread that calls step. Single-threaded use
+ * (tests, virtual time) is submit, step, result in a row. Sessions never touch each other's tokens: logits
+ * depend on a session's own prefix, whatever shares the pass. A session whose connection ends stays for
+ * ttl_ns so that it can be resumed. */
+#ifndef FORAY_BATCH_BATCH_H
+#define FORAY_BATCH_BATCH_H
+
+#include "batch/target.h"
+
+struct foray_batch; /* opaque */
+
+struct foray_batch_opts {
+  uint32_t sessions_max;      /* all together; 0: 1024. The oldest detached one makes room */
+  uint32_t rows_max;          /* logit rows of a pass; 0: 64 */
+  uint32_t tokens_max, slice; /* positions of a pass, prompt slice; 0: 512, 256 */
+  int64_t ttl_ns;             /* of a detached session; 0: 10 min */
+  int64_t (*now)(void *arg);  /* clock; NULL: the monotonic one */
+  void (*random)(void *arg, void *p, size_t n); /* NULL: the system's */
+  void (*notify)(void *arg);                    /* results wait (called by the engine thread); may be NULL */
+  void *arg;
+};
+
+enum foray_batch_kind {
+  FORAY_BATCH_OPEN, /* result OPENED or FAILED */
+  FORAY_BATCH_RESUME,
+  FORAY_BATCH_DRAFT,
+  FORAY_BATCH_CANCEL,
+  FORAY_BATCH_CLOSE,
+  FORAY_BATCH_SCORE,
+  FORAY_BATCH_DETACH, /* the connection ended */
+  /* results */
+  FORAY_BATCH_OPENED,
+  FORAY_BATCH_VERDICT,
+  FORAY_BATCH_STATE,
+  FORAY_BATCH_SCORED,
+  FORAY_BATCH_FAILED
+};
+
+/* A command or a result. submit copies request and ids. Results own ids and logp until
+ * foray_batch_msg_free. */
+struct foray_batch_msg {
+  enum foray_batch_kind kind;
+  uint64_t conn;    /* > 0, chosen by the caller, never used twice */
+  uint32_t session; /* handle, or score request */
+  bool is_request;  /* FAILED: of a score request */
+  const struct foray_gen_request *request;
+  uint32_t *ids;
+  uint32_t n_ids;
+  uint32_t round, epoch, start, accepted, have;
+  enum foray_finish finish;
+  uint64_t id;
+  uint8_t secret[FORAY_SESSION_SECRET_BYTES];
+  int64_t verify_ns, queue_ns;
+  double *logp;
+  uint32_t n_logp;
+  bool last;
+  enum foray_status code;
+  char text[128];
+};
+void foray_batch_msg_free(struct foray_batch_msg *m);
+
+/* target is borrowed. */
+enum foray_status foray_batch_create(const struct foray_target *target, const struct foray_batch_opts *o,
+                                     struct foray_batch **out, struct foray_err *err) FORAY_NODISCARD;
+void foray_batch_destroy(struct foray_batch *b);
+
+/* Any thread. FORAY_E_NOMEM. */
+enum foray_status foray_batch_submit(struct foray_batch *b,
+                                     const struct foray_batch_msg *cmd) FORAY_NODISCARD;
+/* Any thread; false: nothing there. */
+bool foray_batch_result(struct foray_batch *b, struct foray_batch_msg *out);
+
+/* Engine thread: takes the commands and runs at most one pass. False: there was nothing to do. */
+bool foray_batch_step(struct foray_batch *b);
+/* Engine thread: sleeps until there are commands, work, or foray_batch_wake was called. */
+void foray_batch_wait(struct foray_batch *b);
+void foray_batch_wake(struct foray_batch *b);
+
+struct foray_batch_stats {
+  uint64_t passes, rows, tokens, rounds, stale_rounds, drafted, accepted, generated;
+  uint32_t sessions;
+};
+/* Engine thread, or when it rests. */
+void foray_batch_stats_get(const struct foray_batch *b, struct foray_batch_stats *s);
+
+#endif
