@@ -415,9 +415,11 @@ static bool take_commands(struct foray_batch *b, int64_t now) {
 
 static bool ready(const struct foray_session *s) {
   if (s->conn == 0 || s->finish != FORAY_FINISH_NONE) return false;
-  /* prompts are read at once, before the first draft asks for it */
-  return s->n_rounds || s->req->mode == FORAY_MODE_PLAIN || foray_session_uncached(s) > 1;
+  /* prompts are read at once, before the first draft asks for it; not again by those who had to give memory
+   * up, or two of them would take it from each other for ever */
+  return s->n_rounds || s->req->mode == FORAY_MODE_PLAIN || (foray_session_uncached(s) > 1 && !s->evicted);
 }
+static bool chooses(const struct foray_session *s) { return s->n_rounds || s->req->mode == FORAY_MODE_PLAIN; }
 
 static bool want_rows(struct foray_batch *b, size_t rows) {
   if (rows <= b->logit_rows) return true;
@@ -441,6 +443,7 @@ static bool evict(struct foray_batch *b, uint32_t n_items) {
   if (!old) return false;
   b->t->seq_truncate(b->t->self, old->seq, 0);
   old->cached = 0;
+  old->evicted = true;
   return true;
 }
 
@@ -464,7 +467,7 @@ static void settle(struct foray_batch *b, struct foray_session *s, const struct 
                                 .finish = v[i].finish,
                                 .verify_ns = ended - began,
                                 .queue_ns = began - v[i].arrived};
-    b->stats.accepted += v[i].accepted;
+    if (v[i].round) b->stats.accepted += v[i].accepted;
     if (v[i].n && !(m.ids = widen(s->tokens + s->n_prompt + v[i].first, v[i].n))) {
       fail(b, s->conn, s->handle, false, FORAY_E_NOMEM, "out of memory");
       remove_session(b, s);
@@ -472,7 +475,8 @@ static void settle(struct foray_batch *b, struct foray_session *s, const struct 
     }
     answer(b, m);
   }
-  s->touched = s->waiting_since = ended;
+  s->touched = ended;
+  if (p->chooses) s->waiting_since = ended; /* who is still being fed keeps its place in the queue */
 }
 
 static bool run_pass(struct foray_batch *b) {
@@ -496,7 +500,7 @@ static bool run_pass(struct foray_batch *b) {
       if (b->plan[i].chooses) {
         /* a session without a round only wants its prompt read: all but the token that makes logits */
         struct foray_session *s = b->who[b->plan[i].want];
-        if (!s->n_rounds && s->req->mode != FORAY_MODE_PLAIN) {
+        if (!chooses(s)) {
           b->plan[i].feed--;
           b->plan[i].chooses = 0;
         } else {

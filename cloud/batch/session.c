@@ -199,7 +199,7 @@ enum foray_status foray_session_advance(struct foray_session *s, const struct fo
   uint32_t made = s->n_gen - before;
   if (s->req->mode == FORAY_MODE_PLAIN) {
     v[0] = (struct foray_session_verdict){
-        .first = before, .n = made, .finish = s->finish, .arrived = s->waiting_since};
+        .accepted = before, .first = before, .n = made, .finish = s->finish, .arrived = s->waiting_since};
     *n_verdicts = 1;
     return FORAY_OK;
   }

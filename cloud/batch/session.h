@@ -35,6 +35,7 @@ struct foray_session {
   enum foray_finish finish;
   uint8_t tail[FORAY_PROTO_STOP_BYTES_MAX]; /* last bytes of the text, for stop strings */
   uint32_t n_tail;
+  bool evicted; /* lost its keys and values to others once */
   int64_t touched, waiting_since;
 };
 

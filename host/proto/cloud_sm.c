@@ -28,6 +28,7 @@ struct foray_cloud {
   bool wants_tokenizer, wants_model;
   uint32_t vocab, ctx;
   uint32_t open[FORAY_PROTO_SESSIONS_MAX], n_open; /* handles in use */
+  uint32_t last_round[FORAY_PROTO_SESSIONS_MAX];   /* of each; 0: none yet */
   uint32_t scores[FORAY_PROTO_SCORES_MAX], n_scores;
   struct event *events;
   size_t first_event, n_events, cap_events;
@@ -63,6 +64,12 @@ static uint32_t *slot(uint32_t *v, uint32_t n, uint32_t id) {
 static void drop(uint32_t *v, uint32_t *n, uint32_t id) {
   uint32_t *p = slot(v, *n, id);
   if (p) *p = v[--*n];
+}
+static void drop_session(struct foray_cloud *c, uint32_t handle) {
+  uint32_t *p = slot(c->open, c->n_open, handle);
+  if (!p) return;
+  c->last_round[p - c->open] = c->last_round[c->n_open - 1];
+  drop(c->open, &c->n_open, handle);
 }
 
 enum foray_status foray_cloud_create(const struct foray_cloud_config *cfg, int64_t now,
@@ -153,6 +160,7 @@ static enum foray_status new_handle(struct foray_cloud *c, uint32_t handle, bool
   if (slot(c->open, c->n_open, handle))
     return foray_err_set(err, FORAY_E_PROTO, "session handle %u is in use", handle);
   if (c->n_open < c->cfg.sessions_max) {
+    c->last_round[c->n_open] = 0;
     c->open[c->n_open++] = handle;
     return FORAY_OK;
   }
@@ -162,7 +170,7 @@ static enum foray_status new_handle(struct foray_cloud *c, uint32_t handle, bool
 
 static enum foray_status refuse(struct foray_cloud *c, uint32_t handle, enum foray_status code,
                                 const char *text) {
-  drop(c->open, &c->n_open, handle);
+  drop_session(c, handle);
   return send_error(c, 1, handle, code, text);
 }
 
@@ -252,7 +260,13 @@ static enum foray_status on_resume(struct foray_cloud *c, struct foray_msg *msg,
 
 static enum foray_status on_draft(struct foray_cloud *c, struct foray_msg *msg, struct foray_err *err) {
   const Foray__Wire__Draft *m = (const void *)msg->m;
-  if (!slot(c->open, c->n_open, m->session)) return FORAY_OK; /* failed meanwhile: the edge will hear of it */
+  const uint32_t *open = slot(c->open, c->n_open, m->session);
+  if (!open) return FORAY_OK; /* failed meanwhile: the edge will hear of it */
+  /* A gap or a repetition means that the transport is broken: better a new connection than a lost round. */
+  uint32_t *last = &c->last_round[open - c->open];
+  if (*last && m->round != *last + 1)
+    return foray_err_set(err, FORAY_E_PROTO, "Draft: round %u after round %u", m->round, *last);
+  *last = m->round;
   if (m->round == 0 || m->n_ids > c->cfg.draft_max || m->start > FORAY_PROTO_TOKENS_MAX)
     return foray_err_set(err, FORAY_E_PROTO, "Draft: round %u with %zu ids at %u", m->round, m->n_ids,
                          m->start);
@@ -300,7 +314,7 @@ static enum foray_status on_score(struct foray_cloud *c, struct foray_msg *msg, 
 static enum foray_status on_plain(struct foray_cloud *c, enum foray_cloud_event_kind kind, uint32_t session,
                                   struct foray_err *err) {
   if (!slot(c->open, c->n_open, session)) return FORAY_OK;
-  if (kind == FORAY_CLOUD_CLOSE) drop(c->open, &c->n_open, session);
+  if (kind == FORAY_CLOUD_CLOSE) drop_session(c, session);
   struct event *v = push(c, kind);
   if (!v) return foray_err_set(err, FORAY_E_NOMEM, "event");
   v->e.session = session;
@@ -529,9 +543,11 @@ enum foray_status foray_cloud_send_scored(struct foray_cloud *c, uint32_t reques
 enum foray_status foray_cloud_send_failed(struct foray_cloud *c, bool is_request, uint32_t id,
                                           enum foray_status code, const char *text) {
   if (c->state != C_READY) return FORAY_OK;
-  uint32_t *v = is_request ? c->scores : c->open, *n = is_request ? &c->n_scores : &c->n_open;
-  if (!slot(v, *n, id)) return FORAY_OK;
-  drop(v, n, id);
+  if (!(is_request ? slot(c->scores, c->n_scores, id) : slot(c->open, c->n_open, id))) return FORAY_OK;
+  if (is_request)
+    drop(c->scores, &c->n_scores, id);
+  else
+    drop_session(c, id);
   return send_error(c, is_request ? 2 : 1, id, code, text);
 }
 

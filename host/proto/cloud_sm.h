@@ -55,7 +55,8 @@ struct foray_cloud_event {
 };
 
 struct foray_cloud_verdict {
-  uint32_t session, round, accepted;
+  uint32_t session, round;
+  uint32_t accepted;   /* of the round; round 0: generated tokens before ids */
   const uint32_t *ids; /* the target's tokens after the accepted ones */
   uint32_t n_ids;
   enum foray_finish finish;

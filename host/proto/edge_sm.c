@@ -578,7 +578,9 @@ static enum foray_status on_verdict(struct foray_edge *e, const Foray__Wire__Ver
                                .queue_ns = (int64_t)m->queue * 100000};
   enum foray_status st;
   if (m->round == 0) {
-    if (m->accepted) return foray_err_set(err, FORAY_E_PROTO, "Verdict: accepted ids without a round");
+    if (m->n_ids && m->accepted != s->n_gen)
+      return foray_err_set(err, FORAY_E_PROTO, "Verdict: tokens from %u on, expected from %u", m->accepted,
+                           s->n_gen);
     if (m->n_ids == 0 && m->finish == FORAY_FINISH_NONE)
       return foray_err_set(err, FORAY_E_PROTO, "Verdict: nothing in it");
     if (s->req->mode == FORAY_MODE_SPECULATIVE && m->n_ids)
@@ -675,6 +677,8 @@ static enum foray_status on_error(struct foray_edge *e, const Foray__Wire__Error
       e->stats.reopens++;
       return send_open(e, s, err);
     }
+    if (s->state != S_RESUMING && code == FORAY_E_NOTFOUND) /* a repeated answer: the transport is broken */
+      return foray_err_set(err, FORAY_E_PROTO, "Error: session %u was not being resumed", m->id);
     s->state = S_FAILED;
     drop_rounds(s);
     return push_text(e,
