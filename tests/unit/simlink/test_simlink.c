@@ -146,10 +146,9 @@ static void transfer(struct sim *m) {
       edge_drop(m, "protocol");
     }
   if (m->up && foray_simlink_broken(m->link, FORAY_SIM_DOWN, m->now)) edge_drop(m, "cut");
-  if (m->conn && foray_simlink_broken(m->link, FORAY_SIM_UP, m->now)) {
-    foray_hub_disconnect(m->hub, m->conn);
+  if (foray_simlink_broken(m->link, FORAY_SIM_UP, m->now)) {
+    if (m->conn) foray_hub_disconnect(m->hub, m->conn);
     m->conn = 0;
-    if (!m->up) return;
     edge_drop(m, "cut");
   }
 }
