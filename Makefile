@@ -98,7 +98,7 @@ DEPS_cloudtools := $(DEPS_link) link train
 DEPS_tests   := $(LIBS) foray abi gen unit
 
 PKGS_core  := libcrypto jansson
-PKGS_model := libpcre2-8 libcurl
+PKGS_model := libpcre2-8 libcurl zlib
 PKGS_proto := libprotobuf-c
 PKGS_net   := libevent libevent_openssl openssl
 PKGS_link  := libevent
@@ -215,7 +215,7 @@ abi-check: build/abigen ## fail when generated files differ from hw/abi/*.def
 # ---------------------------------------------------------------- system packages
 APT := gcc clang libclang-rt-14-dev clang-format cppcheck make pkg-config ccache git ca-certificates \
        libcunit1-dev libevent-dev libssl-dev libjansson-dev libpcre2-dev libprotobuf-c-dev protobuf-c-compiler \
-       protobuf-compiler libcurl4-openssl-dev libopenblas-dev libsqlite3-dev verilator valgrind \
+       protobuf-compiler libcurl4-openssl-dev zlib1g-dev libopenblas-dev libsqlite3-dev verilator valgrind \
        python3 python3-venv scdoc mandoc unzip
 .PHONY: deps
 deps: ## install what is missing from Debian's packages (root or sudo; DRY=1 prints)
