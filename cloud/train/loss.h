@@ -1,0 +1,66 @@
+/* train/loss.h - how far an exit (or full depth) is from the writer of the text.
+ *
+ * The goal at a position is the writer's distribution over the rows of the head in question: the candidates
+ * that the text carries, and what is left of the probability spread evenly over the rows. So a head that
+ * covers few ids is taught to be unsure where the right one is not among them. Loss = KL(goal || head). */
+#ifndef FORAY_TRAIN_LOSS_H
+#define FORAY_TRAIN_LOSS_H
+
+#include "train/corpus.h"
+#include "train/net.h"
+
+enum { FORAY_LOSS_TEMPS = 13 };
+/* Inverse temperatures at which confidence is recorded for calibration. */
+extern const float FORAY_LOSS_TEMP[FORAY_LOSS_TEMPS];
+
+/* The scored rows of a batch. */
+struct foray_goals {
+  int n;
+  int *row;            /* row of the batch whose successor is predicted */
+  const int32_t **top; /* FORAY_CORPUS_TOP candidates, borrowed from the corpus */
+  const float **logp;
+  float *weight; /* of the position in the loss */
+  int32_t *next; /* the token that follows in the text */
+  int cap;
+};
+
+/* What a head said at one position. */
+struct foray_guess {
+  int32_t id;                   /* most likely token */
+  float sure[FORAY_LOSS_TEMPS]; /* its probability at each inverse temperature */
+  float kl;
+};
+
+struct foray_loss; /* scratch */
+enum foray_status foray_loss_open(const struct foray_net *n, int max_rows, struct foray_loss **out,
+                                  struct foray_err *err) FORAY_NODISCARD;
+void foray_loss_close(struct foray_loss *l);
+
+/* Head `e` (an exit, or -1 = full depth) on the residual `state` (m x D of the batch) of its layer. *kl gets
+ * the weighted mean. With d_state != NULL: adds weight * d(mean KL)/d state, and to the gradients of the
+ * exit's map. guess (goals->n, may be NULL) receives what it says. */
+enum foray_status foray_loss_head(struct foray_loss *l, struct foray_net *n, int e, const float *state,
+                                  const struct foray_goals *goals, float weight, float *d_state, double *kl,
+                                  struct foray_guess *guess, struct foray_err *err) FORAY_NODISCARD;
+
+void foray_goals_deinit(struct foray_goals *g);
+/* Adds the scored positions of a document that starts at row `start` of the batch. prompt_weight: of
+ * positions before the answer (0 leaves them out). */
+enum foray_status foray_goals_add(struct foray_goals *g, const struct foray_doc *d, int start,
+                                  float prompt_weight, struct foray_err *err) FORAY_NODISCARD;
+
+/* map = ridge regression from normalised states x (rows x D) to y (rows x D); x and y are read through these
+ * sums, which the caller adds up batch by batch. */
+struct foray_ridge {
+  int D;
+  double rows;
+  float *xx, *yx; /* D x D: sum of x x^T; sum of y x^T */
+};
+enum foray_status foray_ridge_open(int D, struct foray_ridge *r, struct foray_err *err) FORAY_NODISCARD;
+void foray_ridge_add(struct foray_ridge *r, struct foray_mm *g, int m, const float *x, const float *y);
+/* lambda is relative to the mean diagonal of xx. */
+enum foray_status foray_ridge_solve(struct foray_ridge *r, double lambda, float *map,
+                                    struct foray_err *err) FORAY_NODISCARD;
+void foray_ridge_close(struct foray_ridge *r);
+
+#endif

@@ -1,0 +1,242 @@
+/* Measures on held-out text (teacher-forced: the text is the writer's, every head predicts each next token of
+ * the answers), chooses a temperature per exit, and plays the draft loop to count bytes. "Right" = the head's
+ * choice is the writer's most likely token. */
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/buf.h"
+#include "core/err.h"
+#include "train/train.h"
+
+enum { DRAFTS = 8 };
+
+struct table {
+  int n, cap, heads; /* positions; heads = exits + 1, full depth last */
+  struct foray_guess *guess[FORAY_EXITS_MAX + 1];
+  int32_t *right; /* the writer's choice */
+  int *doc;
+  int temp[FORAY_EXITS_MAX + 1]; /* chosen index into FORAY_LOSS_TEMP */
+  double kl[FORAY_EXITS_MAX + 1];
+};
+
+static enum foray_status nomem(struct foray_err *err) {
+  return foray_err_set(err, FORAY_E_NOMEM, "report: out of memory");
+}
+
+static void table_free(struct table *s) {
+  for (int h = 0; h <= FORAY_EXITS_MAX; h++) free(s->guess[h]);
+  free(s->right);
+  free(s->doc);
+}
+
+static enum foray_status fill(struct foray_tune *t, struct table *s, struct foray_err *err) {
+  struct foray_net *n = t->net;
+  const struct foray_tune_opts *o = t->o;
+  int32_t *tokens = malloc((size_t)o->batch * 4);
+  struct foray_segment *seg = malloc((size_t)o->batch * sizeof *seg);
+  struct foray_goals goals = {0};
+  enum foray_status st = tokens && seg ? FORAY_OK : nomem(err);
+  double weight = 0;
+  s->heads = n->n_exits + 1;
+  s->cap = o->eval_tokens + o->batch;
+  for (int h = 0; h < s->heads; h++)
+    if (!(s->guess[h] = malloc((size_t)s->cap * sizeof **s->guess))) st = nomem(err);
+  s->right = malloc((size_t)s->cap * 4);
+  s->doc = malloc((size_t)s->cap * sizeof(int));
+  if (!s->right || !s->doc) st = nomem(err);
+  for (int d = 15; !st && d < t->corpus.n && s->n < o->eval_tokens;) {
+    int m = 0, n_seg = 0, at = s->n;
+    goals.n = 0;
+    for (; d < t->corpus.n && m + t->corpus.doc[d].n <= o->batch; d += 16) {
+      const struct foray_doc *c = &t->corpus.doc[d];
+      memcpy(tokens + m, c->ids, (size_t)c->n * 4);
+      seg[n_seg++] = (struct foray_segment){m, c->n};
+      if ((st = foray_goals_add(&goals, c, m, 0, err))) break;
+      for (int i = c->answer; i < c->n; i++) {
+        s->right[s->n] = c->top[(size_t)(i - c->first) * FORAY_CORPUS_TOP];
+        s->doc[s->n++] = d;
+      }
+      m += c->n;
+    }
+    if (!st && goals.n) st = foray_net_forward(n, t->acts, m, tokens, seg, n_seg, err);
+    for (int h = 0; !st && goals.n && h < s->heads; h++) {
+      double kl;
+      int e = h == n->n_exits ? -1 : h;
+      st = foray_loss_head(t->loss, n, e, foray_acts_state(t->acts, e < 0 ? n->n_layer : n->exit[e].layer),
+                           &goals, 1, NULL, &kl, s->guess[h] + at, err);
+      s->kl[h] += kl * goals.n;
+    }
+    weight += goals.n;
+    if (m == 0) break;
+  }
+  for (int h = 0; h < s->heads; h++) s->kl[h] /= weight > 0 ? weight : 1;
+  foray_goals_deinit(&goals);
+  free(tokens);
+  free(seg);
+  return st;
+}
+
+static float sure(const struct table *s, int h, int i) { return s->guess[h][i].sure[s->temp[h]]; }
+
+/* The exit that position i takes at this threshold; heads - 1 = full depth. */
+static int leaves(const struct table *s, int i, double threshold) {
+  int h = 0;
+  while (h < s->heads - 1 && !((double)sure(s, h, i) > threshold)) h++;
+  return h;
+}
+
+/* Exit by exit, over the positions that reach it: the sharpest temperature at which more than 0.7 sure is
+ * right at least 86 % of the time (80 % is promised; other text is harder than this). */
+static void calibrate(struct table *s) {
+  int base = 0;
+  while (FORAY_LOSS_TEMP[base] < 1.0f) base++;
+  for (int h = 0; h < s->heads; h++) s->temp[h] = base;
+  for (int h = 0; h < s->heads - 1; h++) {
+    int chosen = 0;
+    for (int k = 0; k < FORAY_LOSS_TEMPS; k++) {
+      int n = 0, ok = 0;
+      s->temp[h] = k;
+      for (int i = 0; i < s->n; i++)
+        if (leaves(s, i, 0.7) == h) n++, ok += s->guess[h][i].id == s->right[i];
+      if (n == 0 || ok >= 0.86 * n) chosen = k;
+    }
+    s->temp[h] = chosen;
+  }
+}
+
+struct cost {
+  double layer, map, exit_head, head; /* bytes */
+};
+struct play {
+  double drafted, accepted, bytes, blocks, left[FORAY_EXITS_MAX + 1], left_ok[FORAY_EXITS_MAX + 1];
+};
+
+/* Blocks of at most DRAFTS tokens over each answer; a draft of probability below `stop` is the last of its
+ * block (it stays in). Tokens that left early cost no more when a deeper one follows: their columns ride
+ * along. */
+static struct play play(const struct foray_net *n, const struct table *s, const struct cost *c,
+                        double threshold, double stop) {
+  struct play p = {0};
+  for (int i = 0; i < s->n;) {
+    int k = 0, ok = 1, acc = 0;
+    for (; k < DRAFTS && i + k < s->n && s->doc[i + k] == s->doc[i]; k++) {
+      int h = threshold > 1 ? s->heads - 1 : leaves(s, i + k, threshold);
+      int tests = threshold > 1 ? 0 : h < s->heads - 1 ? h + 1 : s->heads - 1;
+      double layers = h < s->heads - 1 ? n->exit[h].layer : n->n_layer;
+      p.bytes += layers * c->layer + tests * (c->map + c->exit_head) + (h == s->heads - 1 ? c->head : 0);
+      int right = s->guess[h][i + k].id == s->right[i + k];
+      p.drafted++;
+      if (ok) p.left[h]++, p.left_ok[h] += right;
+      ok = ok && right;
+      acc += ok;
+      if ((double)sure(s, h, i + k) < stop) {
+        k++;
+        break;
+      }
+    }
+    p.accepted += acc;
+    p.blocks++;
+    i += acc + 1;
+  }
+  return p;
+}
+
+static enum foray_status add(struct foray_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static enum foray_status add(struct foray_buf *b, const char *fmt, ...) {
+  char s[1024];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(s, sizeof s, fmt, ap);
+  va_end(ap);
+  return foray_buf_add(b, s, strlen(s));
+}
+
+static enum foray_status describe(const struct foray_tune *t, const struct table *s, struct foray_buf *b) {
+  const struct foray_net *n = t->net;
+  static const double MARK[] = {0.5, 0.7, 0.9};
+  enum foray_status st = add(b, "{\"positions\":%d,\"vocab\":%d,\"vocab_coverage\":%.4f,\"heads\":[", s->n,
+                             n->n_head, t->coverage);
+  for (int h = 0; !st && h < s->heads; h++) {
+    int agree = 0, full = 0;
+    double ece = 0;
+    for (int i = 0; i < s->n; i++) {
+      agree += s->guess[h][i].id == s->right[i];
+      full += s->guess[h][i].id == s->guess[s->heads - 1][i].id;
+    }
+    for (int bin = 0; bin < 10; bin++) {
+      double conf = 0, ok = 0;
+      for (int i = 0; i < s->n; i++)
+        if ((int)(sure(s, h, i) * 9.9999f) == bin)
+          conf += (double)sure(s, h, i), ok += s->guess[h][i].id == s->right[i];
+      ece += fabs(conf - ok) / (s->n ? s->n : 1);
+    }
+    st = add(b,
+             "%s{\"layer\":%d,\"kl\":%.4f,\"agree\":%.4f,\"agree_full\":%.4f,\"inverse_temperature\":%.2f,"
+             "\"ece\":%.4f",
+             h ? "," : "", h < s->heads - 1 ? n->exit[h].layer : n->n_layer, s->kl[h], (double)agree / s->n,
+             (double)full / s->n, (double)FORAY_LOSS_TEMP[s->temp[h]], ece);
+    for (int m = 0; !st && m < 3; m++) {
+      int c = 0, ok = 0;
+      for (int i = 0; i < s->n; i++)
+        if ((double)sure(s, h, i) > MARK[m]) c++, ok += s->guess[h][i].id == s->right[i];
+      st = add(b, ",\"over_%.1f\":{\"coverage\":%.4f,\"right\":%.4f}", MARK[m], (double)c / s->n,
+               c ? (double)ok / c : 0.0);
+    }
+    if (!st) st = add(b, "}");
+  }
+  return st ? st : add(b, "]");
+}
+
+/* What the draft loop streams. Block weights at 5 bits, heads and maps at 8.5, as the packer lays them out.
+ */
+static enum foray_status simulate(const struct foray_tune *t, const struct table *s, struct foray_buf *b) {
+  const struct foray_net *n = t->net;
+  double D = n->D, weights = D * (2 * n->Q + 2 * n->K) + 3 * D * n->F;
+  struct cost c = {.layer = weights * 5.0 / 8, .map = D * D * 8.5 / 8, .head = D * n->n_head * 8.5 / 8};
+  c.exit_head = n->n_exits ? D * n->exit[0].head_rows * 8.5 / 8 : 0;
+  enum foray_status st = add(b, ",\"drafting\":[");
+  for (int q = 0; !st && q < 2; q++) {
+    double stop = q ? 0.3 : 0;
+    struct play full = play(n, s, &c, 2, stop);
+    double base = full.accepted / full.bytes;
+    for (int k = -1; !st && k < 9; k++) {
+      double threshold = k < 0 ? 2 : 0.5 + 0.05 * k;
+      struct play p = play(n, s, &c, threshold, stop);
+      st = add(b,
+               "%s{\"stop\":%.1f,\"threshold\":%.2f,\"accepted_per_block\":%.3f,\"drafted\":%.0f,\"bytes_per_"
+               "accepted\":%.0f,\"ratio\":%.4f,\"exits\":[",
+               q || k >= 0 ? "," : "", stop, threshold, p.accepted / p.blocks, p.drafted,
+               p.bytes / p.accepted, p.accepted / p.bytes / base);
+      for (int h = 0; !st && h < s->heads; h++)
+        st = add(b, "%s{\"share\":%.4f,\"right\":%.4f}", h ? "," : "",
+                 p.left[h] / (p.drafted > 0 ? p.drafted : 1), p.left[h] > 0 ? p.left_ok[h] / p.left[h] : 0.0);
+      if (!st) st = add(b, "]}");
+    }
+  }
+  return st ? st : add(b, "]}");
+}
+
+enum foray_status foray_tune_report(struct foray_tune *t, bool fold, char **report, struct foray_err *err) {
+  struct table s = {0};
+  struct foray_buf b;
+  foray_buf_init(&b, 1 << 20);
+  enum foray_status st = fill(t, &s, err);
+  if (!st && s.n == 0) st = foray_err_set(err, FORAY_E_ARG, "no held-out text: ask for more tokens");
+  if (!st) {
+    calibrate(&s);
+    st = describe(t, &s, &b);
+    if (!st) st = simulate(t, &s, &b);
+    if (st) nomem(err);
+  }
+  for (int e = 0; !st && fold && e < t->net->n_exits; e++)
+    for (size_t i = 0; i < t->net->exit[e].map.n; i++) t->net->exit[e].map.w[i] *= FORAY_LOSS_TEMP[s.temp[e]];
+  table_free(&s);
+  if (st) {
+    foray_buf_deinit(&b);
+    return st;
+  }
+  *report = (char *)b.data;
+  return FORAY_OK;
+}
