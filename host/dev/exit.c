@@ -50,7 +50,7 @@ void foray_exit_finish(const struct foray_exit_unit *u, int32_t cum_before, stru
     n += ((i - top) * (int64_t)u->bin_z[i] + (int64_t)u->bin_fz[i]) >> (top - i);
   }
   int64_t mant = foray_log2_q32((uint64_t)z) - ((int64_t)30 << 32); /* log2 of Z against 2^(top - 256) */
-  int64_t log2z = mant + ((int64_t)(top - 256) << 32);
+  int64_t log2z = mant + (top - 256) * ((int64_t)1 << 32);
   int sh = foray_bitlen64(z) > 40 ? foray_bitlen64(z) - 40 : 0;
   int64_t mean = ((n >> sh) * 65536) / (z >> sh); /* mean of (log2 weight - (top - 256)), Q16 */
   int64_t entropy = ln2_q16(mant - mean * 65536);

@@ -79,7 +79,7 @@ static void block(const uint8_t *rec, uint32_t record, uint32_t meta, uint32_t g
   int64_t p[FORAY_ABI_KV_BLOCK];
   int32_t whole[FORAY_ABI_KV_BLOCK];
   for (uint32_t j = 0; j < n; j++) {
-    int64_t d = ((int64_t)ml << 16) - t[j];
+    int64_t d = (int64_t)ml * 65536 - t[j];
     whole[j] = (int32_t)(d >> 16);
     p[j] = foray_exp2_neg_q30((uint32_t)(d & 0xffff));
     st->l += foray_rshift_round(p[j], whole[j]);
