@@ -3,14 +3,16 @@
 #include "core/err.h"
 #include "core/imath.h"
 #include "core/pool.h"
+#include "dev/cpu_exit.h"
 #include "dev/cpu_gemv.h"
 #include "dev/cpu_vec.h"
+#include "dev/exit.h"
 #include "dev/ref.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { PARTS_MAX = 96, HEAD_BLOCKS = 64, COLS = FORAY_ABI_COLS_MAX };
+enum { PARTS_MAX = 96, HEAD_BLOCKS = 64, EXIT_ROWS = 2048, COLS = FORAY_ABI_COLS_MAX };
 
 struct foray_cpu_ops {
   struct foray_kernels table;
@@ -18,11 +20,13 @@ struct foray_cpu_ops {
   int threads;
   const struct foray_cpu_gemv *gemv;
   const struct foray_cpu_vec *vec;
-  struct foray_cpu_group *x; /* COLUMNS_LIMIT / 32 * COLS: prepared columns of the present product */
-  int64_t *y;                /* COLS * COLUMNS_LIMIT: its rows before rounding to a vector */
-  int64_t *head;             /* threads * COLS * HEAD_BLOCKS * 16 */
-  int32_t *bias;             /* COLUMNS_LIMIT */
-  int32_t *exps;             /* COLS * COLUMNS_LIMIT / 32: attention's exponents; its values are in y */
+  foray_cpu_exit_fn *exit;
+  struct foray_exit_unit *units; /* threads */
+  struct foray_cpu_group *x;     /* COLUMNS_LIMIT / 32 * COLS: prepared columns of the present product */
+  int64_t *y;                    /* COLS * COLUMNS_LIMIT: its rows before rounding to a vector */
+  int64_t *head;                 /* threads * COLS * HEAD_BLOCKS * 16 */
+  int32_t *bias;                 /* COLUMNS_LIMIT */
+  int32_t *exps;                 /* COLS * COLUMNS_LIMIT / 32: attention's exponents; its values are in y */
 };
 
 /* How the row blocks of a matrix are dealt out: large parts first and small ones last, so that threads finish
@@ -189,6 +193,34 @@ static void attn(void *arg, const struct foray_desc_attn *d, const struct foray_
     o->vec->to_a16(o->y + (size_t)c * n, n, o->exps + (size_t)c * (n / FORAY_ABI_GROUP), dst[c]);
 }
 
+struct stream {
+  struct foray_cpu_ops *o;
+  const int32_t *logits;
+  const uint32_t *ids;
+  uint32_t n;
+  const struct foray_sampling *s;
+};
+
+static void exit_part(void *arg, int part, int thread) {
+  const struct stream *t = arg;
+  const uint32_t first = (uint32_t)part * EXIT_ROWS;
+  t->o->exit(t->logits, t->ids, first, t->n - first < EXIT_ROWS ? t->n - first : EXIT_ROWS, t->s,
+             &t->o->units[thread]);
+}
+
+static void exit_stream(void *arg, const int32_t *logits, const uint32_t *ids, uint32_t n,
+                        const struct foray_sampling *s, struct foray_exit_unit *u) {
+  struct foray_cpu_ops *o = arg;
+  if (o->threads == 1 || n <= EXIT_ROWS) {
+    o->exit(logits, ids, 0, n, s, u);
+    return;
+  }
+  struct stream t = {o, logits, ids, n, s};
+  for (int i = 0; i < o->threads; i++) foray_exit_clear(&o->units[i]);
+  foray_pool_run(o->pool, exit_part, &t, (int)((n + EXIT_ROWS - 1) / EXIT_ROWS));
+  for (int i = 0; i < o->threads; i++) foray_cpu_exit_merge(u, &o->units[i]);
+}
+
 static void rmsnorm(void *arg, const struct foray_desc_rmsnorm *d, const int32_t *gamma, struct foray_y32 src,
                     struct foray_a16 dst) {
   ((struct foray_cpu_ops *)arg)->vec->rmsnorm(arg, d, gamma, src, dst);
@@ -219,12 +251,14 @@ enum foray_status foray_cpu_ops_open(enum foray_isa isa, int threads, struct for
   o->threads = foray_pool_threads(o->pool);
   o->gemv = foray_cpu_gemv_of(isa);
   o->vec = foray_cpu_vec_of(isa);
+  o->exit = foray_cpu_exit_of(isa);
+  o->units = memory((size_t)o->threads * sizeof *o->units);
   o->x = memory(FORAY_ABI_COLUMNS_LIMIT / FORAY_ABI_GROUP * COLS * sizeof *o->x);
   o->y = memory(COLS * (size_t)FORAY_ABI_COLUMNS_LIMIT * sizeof *o->y);
   o->head = memory((size_t)o->threads * COLS * HEAD_BLOCKS * 16 * sizeof *o->head);
   o->bias = memory(FORAY_ABI_COLUMNS_LIMIT * sizeof *o->bias);
   o->exps = memory(COLS * (size_t)FORAY_ABI_COLUMNS_LIMIT / FORAY_ABI_GROUP * sizeof *o->exps);
-  if (!o->x || !o->y || !o->head || !o->bias || !o->exps) {
+  if (!o->x || !o->y || !o->head || !o->bias || !o->exps || !o->units) {
     foray_cpu_ops_close(o);
     return foray_err_set(err, FORAY_E_NOMEM, "out of memory for the cpu device");
   }
@@ -235,6 +269,7 @@ enum foray_status foray_cpu_ops_open(enum foray_isa isa, int threads, struct for
   o->table.silu_mul = silu_mul;
   o->table.quant = quant;
   o->table.add = add;
+  o->table.exit_stream = exit_stream;
   if (o->vec->attn_head) o->table.attn = attn;
   *out = o;
   return FORAY_OK;
@@ -248,6 +283,7 @@ void foray_cpu_ops_close(struct foray_cpu_ops *o) {
   free(o->head);
   free(o->bias);
   free(o->exps);
+  free(o->units);
   free(o);
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/cpu.h"
 #include "dev/cpu_ops.h"
+#include "dev/exit.h"
 #include "dev/ref.h"
 
 #include <stdio.h>
@@ -256,23 +257,25 @@ static bool try_attention(struct bench *t) {
 }
 
 static bool try_exit_stream(struct bench *t) {
+  enum { ROWS = sizeof t->logits[0] / sizeof(int32_t) };
   static struct foray_exit_unit u[2];
-  static uint32_t ids[N_MAX];
-  const uint32_t n = 1 + below(N_MAX);
-  struct foray_sampling s = {
-      .on = rnd() & 1, .inv_temp = 1u << between(8, 20), .seed = rnd(), .position = below(9999)};
+  static uint32_t ids[ROWS];
+  int32_t *logits = t->logits[0][0];
+  const uint32_t n = 1 + below(below(3) ? 3000 : ROWS);
+  struct foray_sampling s = {.on = below(3) != 0,
+                             .inv_temp = 1u << between(8, 20),
+                             .seed = (uint64_t)rnd() << 32 | rnd(),
+                             .position = below(9999)};
   const int spread = between(8, 31);
-  for (uint32_t i = 0; i < n; i++) t->logits[0][0][i] = (int32_t)rnd() >> (31 - spread);
+  for (uint32_t i = 0; i < n; i++) logits[i] = (int32_t)rnd() >> (31 - spread);
   if (below(4) == 0)
-    for (uint32_t i = 0; i < n; i++) t->logits[0][0][i] = between(0, 2); /* ties */
+    for (uint32_t i = 0; i < n; i++) logits[i] = between(0, 2); /* ties */
+  if (below(8) == 0) memset(logits, 0x80, n * sizeof *logits);
   for (uint32_t i = 0; i < n; i++) ids[i] = (i * 40503u + 77) & 0xfffff;
+  const uint32_t *map = rnd() & 1 ? ids : NULL;
   for (int i = 0; i < 2; i++) {
-    memset(&u[i], 0, sizeof u[i]);
-    for (int j = 0; j < FORAY_ABI_TOPK; j++) u[i].top_logit[j] = -INT32_MAX, u[i].top_id[j] = UINT32_MAX;
-    u[i].best_key = INT64_MIN;
-    u[i].best_id = UINT32_MAX;
-    (i ? t->k : &foray_ref_kernels)
-        ->exit_stream(t->ops, t->logits[0][0], rnd() % 1 ? NULL : ids, n, &s, &u[i]);
+    foray_exit_clear(&u[i]);
+    (i ? t->k : &foray_ref_kernels)->exit_stream(t->ops, logits, map, n, &s, &u[i]);
   }
   return !memcmp(&u[0], &u[1], sizeof u[0]);
 }
