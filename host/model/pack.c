@@ -21,6 +21,10 @@ bool foray_pack_tick(const struct foray_pack_job *j, double frac) {
   return j->opts->progress(j->opts->user, j->stage, j->stage_from + (j->stage_to - j->stage_from) * frac);
 }
 
+double foray_pack_bits_max(const struct foray_pack_opts *o) {
+  return o->bits_max > 0 ? o->bits_max : BITS_DEFAULT;
+}
+
 double foray_pack_bits(struct foray_pack_job *j) {
   return foray_image_plan_place(&j->img, FORAY_IMAGE_PAGE) ? j->img.bits_per_block_weight : INFINITY;
 }
@@ -206,7 +210,7 @@ static void job_deinit(struct foray_pack_job *j) {
 
 static enum foray_status build(struct foray_pack_job *j, const char *out_path, struct foray_err *err) {
   const struct foray_pack_opts *o = j->opts;
-  double bits_max = o->bits_max > 0 ? o->bits_max : BITS_DEFAULT;
+  double bits_max = foray_pack_bits_max(o);
   if (!(bits_max >= BITS_LEAST)) {
     return foray_err_set(err, FORAY_E_ARG, "%.2f bits a weight: 4-bit codes with their scales need %.1f",
                          bits_max, BITS_LEAST);
@@ -299,9 +303,8 @@ enum foray_status foray_pack_cached(const struct foray_model *m, const struct fo
   struct foray_sha256 *h = foray_sha256_open();
   if (!h) return foray_err_set(err, FORAY_E_NOMEM, "out of memory");
   char key[128];
-  double bits = o->bits_max > 0 ? o->bits_max : BITS_DEFAULT;
-  snprintf(key, sizeof key, "%d %d %.6f %d %d %u", FORAY_IMAGE_VERSION, FORAY_PACKER_VERSION, bits,
-           (int)o->calib, o->no_full_head, o->calib_tokens);
+  snprintf(key, sizeof key, "%d %d %.6f %d %d %u", FORAY_IMAGE_VERSION, FORAY_PACKER_VERSION,
+           foray_pack_bits_max(o), (int)o->calib, o->no_full_head, o->calib_tokens);
   foray_model_sha256(m, sha);
   foray_sha256_update(h, key, strlen(key) + 1);
   foray_sha256_update(h, sha, sizeof sha);

@@ -3,6 +3,6 @@
 #define GEMM_LANES 8
 #define GEMM_MR    6
 #define GEMM_NV    2
-#define GEMM_NAME  foray_gemm_kernel_avx2
+#define GEMM_NAME  foray_pack_gemm_kernel_avx2
 #include "model/pack_gemm_kernel.h"
 #endif

@@ -29,4 +29,4 @@ static void run(size_t k, const float *pa, const float *pb, float *c, size_t ldc
   }
 }
 
-const struct foray_gemm_kernel GEMM_NAME = {GEMM_MR, GEMM_NR, run};
+const struct foray_pack_gemm_kernel GEMM_NAME = {GEMM_MR, GEMM_NR, run};

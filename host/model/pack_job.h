@@ -45,6 +45,9 @@ enum foray_status foray_pack_calibrate(struct foray_pack_job *j, struct foray_er
 /* Bits of block weights when the tensors have the types that they now have (places them as a side effect). */
 double foray_pack_bits(struct foray_pack_job *j);
 
+/* opts->bits_max, or the default. */
+double foray_pack_bits_max(const struct foray_pack_opts *o);
+
 /* Writes the file. */
 enum foray_status foray_pack_write(struct foray_pack_job *j, const char *path,
                                    struct foray_err *err) FORAY_NODISCARD;

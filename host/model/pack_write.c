@@ -70,7 +70,7 @@ static char *meta_text(const struct foray_pack_job *j) {
   json_t *root =
       json_pack("{s:s, s:i, s:s, s:b, s:i, s:f, s:s, s:s}", "program", "foray " FORAY_VERSION, "packer",
                 FORAY_PACKER_VERSION, "model", j->m->name, "calibrated", j->calibrate, "calibration_tokens",
-                j->calibrate ? (int)j->calib_tokens : 0, "bits_max", o->bits_max, "cost",
+                j->calibrate ? (int)j->calib_tokens : 0, "bits_max", foray_pack_bits_max(o), "cost",
                 j->measured_kl >= 0 ? "KL (nats a token), share of the layer's measured KL" : "", "command",
                 o->command ? o->command : "");
   if (root && j->measured_kl >= 0) json_object_set_new(root, "calibration_kl", json_real(j->measured_kl));
