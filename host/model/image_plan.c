@@ -107,9 +107,11 @@ enum foray_status foray_image_config_check(const struct foray_image_config *c, c
   for (uint32_t e = 0; e < FORAY_IMAGE_EXITS_MAX; e++) {
     uint32_t l = c->exit_layer[e], r = c->exit_rows[e];
     float t = c->exit_threshold[e];
+    uint32_t bits;
+    memcpy(&bits, &t, 4);
     bool ok = e < c->n_exits ? l >= 1 && l < c->n_layer && (e == 0 || l > c->exit_layer[e - 1]) && r >= 1 &&
                                    r <= c->n_trim && t >= 0 && t <= 1
-                             : l == 0 && r == 0 && !(t < 0) && !(t > 0);
+                             : l == 0 && r == 0 && bits == 0;
     if (!ok)
       return foray_err_set(err, FORAY_E_FORMAT, "%s: image: exit %u: bad layer, rows or threshold", label, e);
   }

@@ -140,7 +140,7 @@ static void fit_q4a(double unit, const float *w, const float *weight, uint8_t *s
       float ss = step * (float)is, fz = -m / ss * 16.0f + 0.5f;
       int iz = fz >= 255 ? 255 : fz <= 0 ? 0 : (int)fz;
       float e = try_q4a(v, pw, ss, -ss * (float)iz / 16.0f, q);
-      if (e < best) {
+      if (!(e >= best) || !*sc) {
         best = e;
         *sc = (uint8_t)is;
         *zp = (uint8_t)iz;
@@ -165,14 +165,39 @@ static void fit_q4a(double unit, const float *w, const float *weight, uint8_t *s
   }
 }
 
+static float try_q8s(const vec v[VECS], float s) {
+  vec e[VECS];
+  float inv = 1.0f / s;
+  for (int i = 0; i < VECS; i++) {
+    vec x = vmin(vmax(v[i] * inv, splat(-127.0f)), splat(127.0f)) + 128.5f;
+    vec d = (__builtin_convertvector(__builtin_convertvector(x, ivec), vec) - 128.0f) * s - v[i];
+    e[i] = d * d;
+  }
+  return hsum(e);
+}
+
+/* The least scale without clipping, or one less where that is better. Larger ones are taken only when they
+ * meet every weight: so unpacked weights, whose largest code need not be 127, find their own scale again. */
 static void fit_q8s(double unit, const float *w, uint8_t *sc) {
-  float lo, hi;
+  float lo, hi, best = INFINITY;
+  vec v[VECS];
+  load(w, v);
   range(w, &lo, &hi);
   float top = hi > -lo ? hi : -lo;
   *sc = 0;
   if (!(top > 0) || !(unit > 0)) return;
-  double s = ceil((double)top / 127.0 / unit - 1e-4); /* 1e-4 of a step: no code is lost to float rounding */
-  *sc = (uint8_t)(s > 255 ? 255 : s < 1 ? 1 : s);
+  double least = ceil((double)top / 127.0 / unit - 1e-4); /* 1e-4: nothing is lost to float rounding */
+  vec sq[VECS];
+  for (int i = 0; i < VECS; i++) sq[i] = v[i] * v[i];
+  float exact = 1e-10f * hsum(sq);
+  for (int k = -1; k <= 3; k++) {
+    double s = least + k < 1 ? 1 : least + k > 255 ? 255 : least + k;
+    float e = try_q8s(v, (float)(unit * s));
+    if (k <= 0 ? !(e >= best) || !*sc : e < best && e <= exact) {
+      best = e;
+      *sc = (uint8_t)s;
+    }
+  }
 }
 
 void foray_codes_fit_group(enum foray_image_type type, double unit, const float *w, const float *weight,

@@ -211,6 +211,7 @@ TEST(refuses_every_bad_field) {
       refuse(p, size, at, &bad[b], 4, what);
     }
     for (size_t at = 136; at < 136 + 15 * 4 + 8 * 12; at += 4) {
+      if (at == 136 + 14 * 4 && b == 0) continue; /* an exponent of -1 is in range */
       snprintf(what, sizeof what, "header word at %zu = %#x", at, bad[b]);
       refuse(p, size, at, &bad[b], 4, what);
     }
@@ -218,10 +219,11 @@ TEST(refuses_every_bad_field) {
     for (uint32_t i = 0; i < n_tensors; i += n_tensors - 1) {
       size_t e = 4096 + (size_t)i * 128;
       for (size_t at = 48; at < 96; at += 4) {
+        if (at == 48 + 24 && b == 0) continue; /* likewise */
         snprintf(what, sizeof what, "entry %u word at %zu = %#x", i, at, bad[b]);
         refuse(p, size, e + at, &bad[b], 4, what);
       }
-      refuse(p, size, e + 100, &bad[b], 4, "reserved word of an entry");
+      refuse(p, size, e + 104, &bad[b], 4, "reserved word of an entry");
     }
   }
   uint32_t nan = 0x7fc00000u, minus = 0xbf800000u;

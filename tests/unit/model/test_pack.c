@@ -97,20 +97,28 @@ TEST(packing_unpacked_weights_again_changes_nothing) {
     double e, e2;
     struct foray_codes *c = fit(type, w, ROWS, COLS, &e);
     for (uint32_t r = 0; r < ROWS; r++) foray_codes_row(c, r, again + r * COLS);
-    /* with the same row scales; the codes of a group that fills its range are then unique */
+    /* with the same row scales */
     struct foray_codes *d;
     CU_ASSERT_EQUAL_FATAL(foray_codes_open(type, ROWS, COLS, &d, NULL), FORAY_OK);
     memcpy(d->mant, c->mant, ROWS * sizeof *d->mant);
     d->exp = c->exp;
     e2 = 0;
     for (uint32_t r = 0; r < ROWS; r++) e2 += foray_codes_fit_row(d, r, again + r * COLS, NULL);
-    double s = 0;
-    for (size_t i = 0; i < ROWS * COLS; i++) s += (double)again[i] * (double)again[i];
-    CU_ASSERT(sqrt(e2 / s) < (type == FORAY_IMAGE_Q4A ? 4e-3 : 1e-6));
-    if (type == FORAY_IMAGE_Q8S) {
-      CU_ASSERT_EQUAL(memcmp(c->q, d->q, ROWS * COLS), 0);
-      CU_ASSERT_EQUAL(memcmp(c->sc, d->sc, ROWS * COLS / 32), 0);
+    uint32_t same = 0;
+    for (uint32_t g = 0; g < ROWS * COLS / 32; g++) {
+      bool low = type == FORAY_IMAGE_Q8S, high = low; /* Q4A: the codes are unique where both ends are used */
+      for (uint32_t i = 0; i < 32; i++) {
+        low |= c->q[g * 32 + i] == 0;
+        high |= c->q[g * 32 + i] == 15;
+      }
+      if (!low || !high) continue;
+      same++;
+      CU_ASSERT_EQUAL(c->sc[g], d->sc[g]);
+      if (c->zp) CU_ASSERT_EQUAL(c->zp[g], d->zp[g]);
+      CU_ASSERT_EQUAL(memcmp(c->q + g * 32, d->q + g * 32, 32), 0);
     }
+    CU_ASSERT(same > ROWS * COLS / 32 / 2);
+    CU_ASSERT(e2 < 0.02 * e);
     foray_codes_close(c);
     foray_codes_close(d);
   }
@@ -400,7 +408,7 @@ TEST(budget_is_kept_and_used) {
     free(json);
     foray_image_close(img);
   }
-  struct foray_pack_opts o = {.exits_path = "", .bits_max = 4.7};
+  struct foray_pack_opts o = {.exits_path = "", .bits_max = 4.61};
   struct foray_err err = {0};
   CU_ASSERT_EQUAL(foray_pack_run(m, &o, "/tmp/never", NULL, &err), FORAY_E_LIMIT);
   o.bits_max = 4.0;
