@@ -166,6 +166,19 @@ static void blend(float *mean, float v) {
   if (v > 0 && isfinite(v)) *mean = *mean > 0 ? *mean + .2f * (v - *mean) : v;
 }
 
+/* Running least squares of verification time over the number of drafts in it. */
+static void fit_verify(struct foray_policy_state *s, uint32_t n, float v) {
+  const float x[4] = {(float)n, v, (float)n * (float)n, (float)n * v};
+  if (!isfinite(v)) return;
+  s->fit[0] = .95f * s->fit[0] + 1;
+  for (int i = 0; i < 4; i++) s->fit[i + 1] += (x[i] - s->fit[i + 1]) / s->fit[0];
+  float mn = s->fit[1], mv = s->fit[2], var = s->fit[3] - mn * mn;
+  float slope = var > .1f ? clampf((s->fit[4] - mn * mv) / var, 0, mv) : s->t.verify_tok;
+  if (slope * mn > mv) slope = mn > 0 ? mv / mn : 0;
+  s->t.verify_tok = slope;
+  s->t.verify = mv - slope * mn;
+}
+
 static bool pays(const struct foray_policy_cfg *cfg, const struct foray_policy_state *s) {
   bool known = s->t.plain > 0 && s->t.verify > 0 && s->t.draft > 0;
   return !known || foray_goodput_best(&s->t, s->alpha, cfg->max) > 0;
@@ -190,8 +203,11 @@ struct foray_policy_state foray_policy_next(const struct foray_policy_cfg *cfg,
   case FORAY_POLICY_EV_TIMES:
     blend(&s.t.rtt, ev->times.rtt);
     blend(&s.t.draft, ev->times.draft);
-    blend(&s.t.verify, ev->times.verify);
-    blend(&s.t.verify_tok, ev->times.verify_tok);
+    if (ev->times.verify_tok > 0) {
+      blend(&s.t.verify, ev->times.verify);
+      blend(&s.t.verify_tok, ev->times.verify_tok);
+    } else if (ev->times.verify > 0)
+      fit_verify(&s, ev->n, ev->times.verify);
     blend(&s.t.plain, ev->times.plain);
     break;
   }

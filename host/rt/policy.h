@@ -86,6 +86,7 @@ struct foray_policy_state {
   float alpha;      /* running acceptance by position, slow */
   uint32_t rounds;  /* verdicts seen */
   uint32_t off_for; /* rounds since switched off; 0 = on */
+  float fit[5];     /* running weight and means of n, seconds, n^2, n * seconds of verifications */
   /* the block under way */
   uint32_t k;    /* drafted */
   float survive; /* probability that all k are accepted */
@@ -97,7 +98,8 @@ enum foray_policy_event_type {
   FORAY_POLICY_EV_BLOCK,   /* a new block begins */
   FORAY_POLICY_EV_DRAFT,   /* conf[n] tokens were added to the block */
   FORAY_POLICY_EV_VERDICT, /* of conf[n] drafted tokens, `accepted` were right */
-  FORAY_POLICY_EV_TIMES,   /* measurements; fields that are 0 are not measured */
+  FORAY_POLICY_EV_TIMES,   /* measurements; fields that are 0 are not measured. verify alone is the time of a
+                              whole verification of n drafts: its fixed part and slope are fitted */
 };
 struct foray_policy_event {
   enum foray_policy_event_type type;

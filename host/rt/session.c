@@ -282,7 +282,7 @@ static enum foray_status settle(struct gen *g, const struct foray_verdict *v, bo
 
 /* One proposal and its answer. */
 static enum foray_status round_trip(struct gen *g, uint32_t alone, struct foray_err *err) {
-  uint32_t at = g->t.n_committed, before = g->produced;
+  uint32_t at = g->t.n_committed, before = g->produced, sent = g->sent;
   double t0 = foray_clock_s(), compute = 0;
   enum foray_status s = g->link->propose(g->link->ctx, at, g->t.tok + at, g->sent, alone, err);
   for (bool more = true, first = true; s == FORAY_OK && more; first = false) {
@@ -303,7 +303,7 @@ static enum foray_status round_trip(struct gen *g, uint32_t alone, struct foray_
   if (s != FORAY_OK) return s;
   double dt = foray_clock_s() - t0;
   g->st->verifications++;
-  struct foray_policy_event ev = {.type = FORAY_POLICY_EV_TIMES};
+  struct foray_policy_event ev = {.type = FORAY_POLICY_EV_TIMES, .n = sent};
   if (alone > 1 && g->produced > before)
     ev.times.plain = (float)((compute > 0 ? compute : dt) / (g->produced - before));
   else if (g->st->verifications > 1) { /* the first pass is the prompt's */

@@ -200,6 +200,22 @@ TEST(goodput_drafts_longer_over_a_longer_link) {
   CU_ASSERT_TRUE(len[1] > len[0]);
 }
 
+/* Verification time = 30 ms + 4 ms a draft, with noise: both are found from totals alone. */
+TEST(verification_cost_is_fitted_from_whole_verifications) {
+  struct foray_policy_cfg cfg = foray_policy_default(FORAY_POLICY_GOODPUT);
+  struct foray_policy_state s = foray_policy_start(&cfg);
+  for (uint32_t i = 0; i < 200; i++) {
+    uint32_t n = foray_philox4x32(3, i, 0, 0, 0).v[0] % 12;
+    float v = .030f + .004f * (float)n + .004f * (uniform(4, i, 0) - .5f);
+    s = foray_policy_next(
+        &cfg, &s,
+        &(struct foray_policy_event){.type = FORAY_POLICY_EV_TIMES, .n = n, .times = {.verify = v}});
+    CU_ASSERT_TRUE(s.t.verify >= 0 && s.t.verify_tok >= 0);
+  }
+  CU_ASSERT_DOUBLE_EQUAL(s.t.verify, .030, .003);
+  CU_ASSERT_DOUBLE_EQUAL(s.t.verify_tok, .004, .0006);
+}
+
 /* ---------------------------------------------------------------- learning, replay */
 /* Planted: acceptance depends on margin and depth, and the top probability is noise. The model must find the
  * signal: after training its predictions separate right from wrong far better than the top probability. */
