@@ -129,7 +129,8 @@ TEST(a_draft_depends_on_prefix_and_parameters_alone) {
       /* what comes next: some drafts stay, a token changes, or the text is cut further back */
       uint32_t keep = tiny_rnd(seed, 41, k) % (na + 1);
       for (uint32_t i = 0; i < keep && n < CTX - 12; i++) tok[n++] = a[i].id;
-      if (n < CTX - 12) tok[n++] = tiny_rnd(seed, 42, k) % 203;
+      for (uint32_t i = tiny_rnd(seed, 45, k) % 4; i < 4 && n < CTX - 12; i++)
+        tok[n++] = tiny_rnd(seed, 42, 4 * k + i) % 203; /* one to four tokens that were not drafted */
       if (tiny_rnd(seed, 43, k) % 4 == 0) n = 1 + tiny_rnd(seed, 44, k) % n, rolled++;
     }
     rig_close(&r);
@@ -194,9 +195,12 @@ TEST(rollback_at_every_length_equals_a_fresh_context) {
   for (uint32_t n = 1; n <= 24; n++) {
     struct foray_draft a[8], b[8];
     draft(&r, tok, 24, &p, a); /* beyond */
-    uint32_t na = draft(&r, tok, n, &p, a);
+    uint32_t cut[CTX], m = n;
+    memcpy(cut, tok, n * sizeof *tok);
+    for (uint32_t i = 0; i < n % 4; i++) cut[m++] = (tok[n + i] + 1) % 203; /* and then another text */
+    uint32_t na = draft(&r, cut, m, &p, a);
     struct rig f = rig_open("ref", t.img, (struct foray_drafter_opts){0});
-    CU_ASSERT_EQUAL(draft(&f, tok, n, &p, b), na);
+    CU_ASSERT_EQUAL(draft(&f, cut, m, &p, b), na);
     for (uint32_t i = 0; i < na; i++) CU_ASSERT_TRUE(same_draft(&a[i], &b[i], true));
     rig_close(&f);
   }
