@@ -18,6 +18,10 @@ bool foray_policy_parse(const char *name, enum foray_policy_kind *out) {
       *out = (enum foray_policy_kind)i;
       return true;
     }
+  if (!strcmp(name, "maxprob")) { /* as it is often typed */
+    *out = FORAY_POLICY_MAXPROB;
+    return true;
+  }
   return false;
 }
 

@@ -302,7 +302,7 @@ static enum foray_status round_trip(struct gen *g, uint32_t alone, struct foray_
   }
   if (s != FORAY_OK) return s;
   double dt = foray_clock_s() - t0;
-  g->st->verifications++;
+  g->st->verifications += alone ? g->produced - before : 1;
   struct foray_policy_event ev = {.type = FORAY_POLICY_EV_TIMES, .n = sent};
   if (alone > 1 && g->produced > before)
     ev.times.plain = (float)((compute > 0 ? compute : dt) / (g->produced - before));

@@ -98,8 +98,9 @@ struct foray_gen_token {
 typedef bool foray_gen_on_token(void *me, const struct foray_gen_token *t);
 
 struct foray_gen_stats {
-  uint32_t tokens, verifications; /* proposals answered */
-  uint32_t drafted, accepted;     /* sent to the cloud; found right */
+  uint32_t tokens,
+      verifications;          /* passes of the target: proposals answered, and each token it decoded alone */
+  uint32_t drafted, accepted; /* sent to the cloud; found right */
   uint32_t exit_drafted[FORAY_DRAFT_EXITS_MAX + 1], exit_accepted[FORAY_DRAFT_EXITS_MAX + 1];
   uint32_t ahead_drafted,
       ahead_used;       /* drafted while waiting; of those, sent later without being drafted again */
