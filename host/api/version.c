@@ -1,0 +1,3 @@
+#include <foray/version.h>
+
+const char *foray_version(void) { return FORAY_VERSION; }
