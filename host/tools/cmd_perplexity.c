@@ -70,9 +70,9 @@ static enum foray_status by_cloud(struct ppl *p, struct foray_err *err) {
   uint8_t tokenizer[FORAY_SHA256_BYTES];
   snprintf(uri, sizeof uri, "spawn:%s", p->model_name);
   snprintf(threads, sizeof threads, "%d", p->threads);
-  const char *args[] = {"-t", threads, NULL};
+  const char *args[] = {"--quiet", p->threads ? "--threads" : NULL, threads, NULL};
   foray_tokenizer_hash(p->model->tokenizer, tokenizer);
-  struct foray_client_opts o = {.uri = p->cloud ? p->cloud : uri, .spawn_args = p->threads ? args : NULL};
+  struct foray_client_opts o = {.uri = p->cloud ? p->cloud : uri, .spawn_args = args};
   o.edge.tokenizer_sha256 = tokenizer;
   o.edge.dead_ns = INT64_MAX / 4; /* a window of a large model may take long */
   struct foray_client *c = NULL;

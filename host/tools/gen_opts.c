@@ -118,10 +118,11 @@ enum foray_status gen_opts_finish(struct gen_opts *o, struct foray_err *err) {
     enum foray_status s = parse_bias(o->bias.v[i], &o->bias_ids[i], &o->bias_values[i], err);
     if (s) return s;
   }
+  o->cloud_args[0] = "--quiet"; /* its errors only: the progress of loading comes over the link */
   if (o->cloud_threads) {
     snprintf(o->threads_text, sizeof o->threads_text, "%d", o->cloud_threads);
-    o->cloud_args[0] = "-t";
-    o->cloud_args[1] = o->threads_text;
+    o->cloud_args[1] = "--threads";
+    o->cloud_args[2] = o->threads_text;
   }
   return FORAY_OK;
 }
@@ -185,7 +186,7 @@ enum foray_status gen_opts_open(const struct gen_opts *o, struct foray_generator
                                     .device = o->device,
                                     .exits = o->exits,
                                     .cloud = o->cloud,
-                                    .cloud_args = o->cloud_threads ? o->cloud_args : NULL,
+                                    .cloud_args = o->cloud_args,
                                     .tokenizer =
                                         o->plain ? (o->tokenizer ? o->tokenizer : o->edge) : o->tokenizer,
                                     .ctx = (uint32_t)o->ctx,

@@ -33,7 +33,7 @@ struct gen_opts {
   uint32_t bias_ids[GEN_BIAS_MAX];
   float bias_values[GEN_BIAS_MAX];
   char threads_text[16];
-  const char *cloud_args[4];
+  const char *cloud_args[4]; /* NULL-terminated */
 };
 
 void gen_opts_init(struct gen_opts *o); /* greedy, 128 tokens */

@@ -18,7 +18,7 @@ echo "Models: $size, fetched once."
 echo
 for m in $(printf '%s\n' "$edge" "$cloud" | sort -u); do "$bin/foray" pull "$m"; done
 printf '\n> %s\n\n' "$prompt"
-"$bin/foray" generate -m "$edge" --cloud "spawn:$cloud" -n "${TOKENS:-160}" --check --color "${COLOR:-auto}" -p "$prompt"
+"$bin/foray" generate -m "$edge" --cloud "spawn:$cloud" --policy maxprob -n "${TOKENS:-160}" --check --color "${COLOR:-auto}" -p "$prompt"
 echo
 if [ "$pair" = smollm2 ]; then
   echo "Both sides ran the same small model here. Next, a 0.5B model that drafts for a 1.5B one: make demo PAIR=coder"
