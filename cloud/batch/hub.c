@@ -20,6 +20,7 @@ struct foray_hub {
   uint64_t next;
   char what[64];
   uint64_t done, total;
+  struct foray_err failed; /* code != 0: nothing will ever be served */
 };
 
 static struct conn *find(struct foray_hub *h, uint64_t id) {
@@ -101,6 +102,11 @@ static enum foray_status on_event(struct foray_hub *h, struct conn *c, const str
   switch (ev->kind) {
   case FORAY_CLOUD_HELLO:
     c->greeted = true;
+    if (h->failed.code) {
+      foray_cloud_refuse(c->sm, h->failed.code, h->failed.msg);
+      c->ending = true;
+      return FORAY_OK;
+    }
     if (h->batch) return foray_cloud_send_welcome(c->sm, &h->id, NULL);
     return foray_cloud_send_progress(c->sm, h->what, h->done, h->total);
   case FORAY_CLOUD_OPEN:
@@ -207,6 +213,26 @@ void foray_hub_pump(struct foray_hub *h) {
 void foray_hub_goodbye(struct foray_hub *h, const char *text) {
   for (uint32_t i = 0; i < h->n; i++) {
     if (h->conns[i].greeted) foray_cloud_goodbye(h->conns[i].sm, text);
+    h->conns[i].ending = true;
+  }
+}
+uint32_t foray_hub_goodbye_idle(struct foray_hub *h, const char *text) {
+  uint32_t busy = 0;
+  for (uint32_t i = 0; i < h->n; i++) {
+    if (!h->conns[i].ending && foray_cloud_busy(h->conns[i].sm)) {
+      busy++;
+      continue;
+    }
+    if (h->conns[i].greeted) foray_cloud_goodbye(h->conns[i].sm, text);
+    h->conns[i].ending = true;
+  }
+  return busy;
+}
+void foray_hub_fail(struct foray_hub *h, enum foray_status code, const char *text) {
+  foray_err_set(&h->failed, code, "%s", text);
+  for (uint32_t i = 0; i < h->n; i++) {
+    if (!h->conns[i].greeted) continue;
+    foray_cloud_refuse(h->conns[i].sm, code, text);
     h->conns[i].ending = true;
   }
 }

@@ -36,7 +36,11 @@ bool foray_hub_ending(struct foray_hub *h, uint64_t conn);
 void foray_hub_pump(struct foray_hub *h);
 /* The server leaves. */
 void foray_hub_goodbye(struct foray_hub *h, const char *text);
-/* Open connections, for draining. */
+/* The same for those that have no session open; returns how many have one. */
+uint32_t foray_hub_goodbye_idle(struct foray_hub *h, const char *text);
+/* The model cannot be loaded: everyone hears why, also those who come later. */
+void foray_hub_fail(struct foray_hub *h, enum foray_status code, const char *text);
+/* Open connections. */
 uint32_t foray_hub_count(const struct foray_hub *h);
 
 #endif

@@ -558,3 +558,11 @@ void foray_cloud_goodbye(struct foray_cloud *c, const char *text) {
   (void)!SEND(c, GOODBYE, &m);
   c->state = C_ENDED;
 }
+
+uint32_t foray_cloud_busy(const struct foray_cloud *c) { return c->n_open + c->n_scores; }
+
+void foray_cloud_refuse(struct foray_cloud *c, enum foray_status code, const char *text) {
+  if (c->state == C_ENDED) return;
+  (void)!send_error(c, 0, 0, code, text);
+  c->state = C_ENDED;
+}

@@ -95,6 +95,10 @@ enum foray_status foray_cloud_send_scored(struct foray_cloud *c, uint32_t reques
 /* Ends the session (is_request: the score request) for this connection. */
 enum foray_status foray_cloud_send_failed(struct foray_cloud *c, bool is_request, uint32_t id,
                                           enum foray_status code, const char *text) FORAY_NODISCARD;
+/* Sessions and score requests that are open on this connection. */
+uint32_t foray_cloud_busy(const struct foray_cloud *c);
+/* Ends the connection with an Error frame (scope: connection). */
+void foray_cloud_refuse(struct foray_cloud *c, enum foray_status code, const char *text);
 void foray_cloud_goodbye(struct foray_cloud *c, const char *text);
 
 #endif

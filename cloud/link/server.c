@@ -1,0 +1,367 @@
+#include "link/server.h"
+
+#include "core/clock.h"
+#include "core/err.h"
+
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/event.h>
+#include <event2/listener.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+struct conn {
+  struct conn *next, **prev;
+  struct foray_server *s;
+  struct bufferevent *bev;
+  struct event *timer;
+  uint64_t id;
+  bool inherited;
+};
+
+struct foray_server {
+  struct foray_server_opts o;
+  struct event_base *base;
+  struct foray_hub *hub;
+  struct evconnlistener *tcp, *local;
+  struct event *wake, *drain;
+  char *unix_path;
+  int wake_fd, port;
+  struct conn *conns;
+  bool stopping, served;
+  int64_t drain_end;
+  atomic_int stops;
+  /* mailbox of other threads */
+  pthread_mutex_t lock;
+  bool has_progress, has_serve, has_failed;
+  char what[64];
+  uint64_t done, total;
+  struct foray_batch *batch;
+  struct foray_cloud_identity id;
+  struct foray_err failed;
+};
+
+/* ---------------------------------------------------------------- connections */
+
+static void conn_end(struct conn *c) {
+  struct foray_server *s = c->s;
+  foray_hub_disconnect(s->hub, c->id);
+  if ((*c->prev = c->next)) c->next->prev = c->prev;
+  if (c->bev) bufferevent_free(c->bev);
+  if (c->timer) event_free(c->timer);
+  if (c->inherited || (s->stopping && !s->conns)) event_base_loopbreak(s->base);
+  free(c);
+}
+
+/* Sends what waits. False: the connection has ended and c is gone. */
+static bool conn_flush(struct conn *c) {
+  const uint8_t *p;
+  size_t n = foray_hub_output(c->s->hub, c->id, &p);
+  struct evbuffer *out = bufferevent_get_output(c->bev);
+  bool ending = foray_hub_ending(c->s->hub, c->id);
+  /* A reader that is too slow fills the machine's own bounded buffer, which then ends the connection. */
+  if (n && (ending || evbuffer_get_length(out) < FORAY_PROTO_OUTPUT_MAX) &&
+      bufferevent_write(c->bev, p, n) == 0)
+    foray_hub_output_consumed(c->s->hub, c->id, n);
+  if (ending) {
+    bufferevent_disable(c->bev, EV_READ);
+    if (evbuffer_get_length(out) == 0) {
+      conn_end(c);
+      return false;
+    }
+  }
+  int64_t d = foray_hub_deadline(c->s->hub, c->id);
+  if (d != INT64_MAX) {
+    int64_t ns = d - foray_clock_ns() + 1000;
+    if (ns < 0) ns = 0;
+    struct timeval tv = {.tv_sec = ns / 1000000000, .tv_usec = ns % 1000000000 / 1000};
+    event_add(c->timer, &tv);
+  }
+  return true;
+}
+
+static void flush_all(struct foray_server *s) {
+  for (struct conn *c = s->conns, *next; c; c = next) {
+    next = c->next;
+    conn_flush(c);
+  }
+}
+
+static void on_read(struct bufferevent *bev, void *arg) {
+  struct conn *c = arg;
+  struct evbuffer *in = bufferevent_get_input(bev);
+  for (size_t n; (n = evbuffer_get_contiguous_space(in)) > 0; evbuffer_drain(in, n))
+    if (foray_hub_feed(c->s->hub, c->id, evbuffer_pullup(in, (ssize_t)n), n, foray_clock_ns(), NULL) !=
+        FORAY_OK)
+      break; /* the hub marks it as ending, with the reason in the output */
+  conn_flush(c);
+}
+static void on_written(struct bufferevent *bev, void *arg) {
+  (void)bev;
+  conn_flush(arg);
+}
+static void on_event(struct bufferevent *bev, short what, void *arg) {
+  (void)bev;
+  (void)what;
+  conn_end(arg);
+}
+static void on_timer(evutil_socket_t fd, short what, void *arg) {
+  (void)fd;
+  (void)what;
+  struct conn *c = arg;
+  if (foray_hub_tick(c->s->hub, c->id, foray_clock_ns(), NULL) != FORAY_OK) {
+    conn_end(c);
+    return;
+  }
+  conn_flush(c);
+}
+
+static void conn_start(struct foray_server *s, int fd, bool inherited) {
+  struct conn *c = calloc(1, sizeof *c);
+  uint64_t id = c ? foray_hub_connect(s->hub, foray_clock_ns()) : 0;
+  if (!id) { /* full: the edge tries again later */
+    free(c);
+    close(fd);
+    return;
+  }
+  evutil_make_socket_nonblocking(fd);
+  *c = (struct conn){.next = s->conns, .prev = &s->conns, .s = s, .id = id, .inherited = inherited};
+  if (s->conns) s->conns->prev = &c->next;
+  s->conns = c;
+  c->bev = bufferevent_socket_new(s->base, fd, BEV_OPT_CLOSE_ON_FREE);
+  c->timer = evtimer_new(s->base, on_timer, c);
+  if (!c->bev || !c->timer) {
+    if (!c->bev) close(fd);
+    conn_end(c);
+    return;
+  }
+  bufferevent_setcb(c->bev, on_read, on_written, on_event, c);
+  bufferevent_enable(c->bev, EV_READ | EV_WRITE);
+  conn_flush(c);
+}
+
+static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *sa, int len, void *arg) {
+  (void)l;
+  (void)len;
+  int one = 1;
+  if (sa->sa_family != AF_UNIX) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  conn_start(arg, fd, false);
+}
+
+/* ---------------------------------------------------------------- other threads */
+
+static void poke(struct foray_server *s) {
+  uint64_t one = 1;
+  (void)!write(s->wake_fd, &one, sizeof one);
+}
+void foray_server_notify(struct foray_server *s) { poke(s); }
+void foray_server_stop(struct foray_server *s) {
+  atomic_fetch_add(&s->stops, 1);
+  poke(s);
+}
+void foray_server_post_progress(struct foray_server *s, const char *what, uint64_t done, uint64_t total) {
+  pthread_mutex_lock(&s->lock);
+  snprintf(s->what, sizeof s->what, "%s", what);
+  s->done = done;
+  s->total = total;
+  s->has_progress = true;
+  pthread_mutex_unlock(&s->lock);
+  poke(s);
+}
+void foray_server_post_serve(struct foray_server *s, struct foray_batch *batch,
+                             const struct foray_cloud_identity *id) {
+  pthread_mutex_lock(&s->lock);
+  s->batch = batch;
+  s->id = *id;
+  s->has_serve = true;
+  pthread_mutex_unlock(&s->lock);
+  poke(s);
+}
+void foray_server_post_failed(struct foray_server *s, const struct foray_err *why) {
+  pthread_mutex_lock(&s->lock);
+  s->failed = *why;
+  s->has_failed = true;
+  pthread_mutex_unlock(&s->lock);
+  poke(s);
+}
+
+void foray_server_wake_scheduler(struct foray_server *s) {
+  pthread_mutex_lock(&s->lock);
+  if (s->batch) foray_batch_wake(s->batch);
+  pthread_mutex_unlock(&s->lock);
+}
+
+static void drain(struct foray_server *s) {
+  uint32_t busy = 0;
+  if (foray_clock_ns() >= s->drain_end || atomic_load(&s->stops) > 1)
+    foray_hub_goodbye(s->hub, "the server ends");
+  else
+    busy = foray_hub_goodbye_idle(s->hub, "the server ends");
+  flush_all(s);
+  if (!s->conns) event_base_loopbreak(s->base);
+  if (busy) {
+    struct timeval tv = {.tv_usec = 50000};
+    event_add(s->drain, &tv);
+  }
+}
+static void on_drain(evutil_socket_t fd, short what, void *arg) {
+  (void)fd;
+  (void)what;
+  drain(arg);
+}
+
+static void on_wake(evutil_socket_t fd, short what, void *arg) {
+  (void)what;
+  struct foray_server *s = arg;
+  uint64_t v;
+  (void)!read(fd, &v, sizeof v);
+  pthread_mutex_lock(&s->lock);
+  bool progress = s->has_progress, serve = s->has_serve, failed = s->has_failed;
+  char text[64];
+  memcpy(text, s->what, sizeof text);
+  uint64_t done = s->done, total = s->total;
+  s->has_progress = s->has_serve = s->has_failed = false;
+  pthread_mutex_unlock(&s->lock);
+  if (progress) foray_hub_progress(s->hub, text, done, total);
+  if (serve) foray_hub_serve(s->hub, s->batch, &s->id);
+  if (failed) {
+    foray_hub_fail(s->hub, s->failed.code, s->failed.msg);
+    s->stopping = true;
+    s->drain_end = foray_clock_ns() + 1000000000; /* for those whose hello is still on the way */
+  }
+  foray_hub_pump(s->hub);
+  if (atomic_load(&s->stops) && !s->stopping) {
+    s->stopping = true;
+    s->drain_end = foray_clock_ns() + (int64_t)s->o.drain_ms * 1000000;
+    if (s->tcp) evconnlistener_disable(s->tcp);
+    if (s->local) evconnlistener_disable(s->local);
+  }
+  flush_all(s);
+  if (s->stopping) {
+    if (failed && foray_hub_count(s->hub)) { /* let a hello come in and be answered */
+      struct timeval tv = {.tv_usec = 300000};
+      event_add(s->drain, &tv);
+    } else {
+      drain(s);
+    }
+  }
+}
+
+/* ---------------------------------------------------------------- life */
+
+static enum foray_status listen_tcp(struct foray_server *s, struct foray_err *err) {
+  char port[16];
+  snprintf(port, sizeof port, "%d", s->o.port);
+  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *ai = NULL;
+  int r = getaddrinfo(s->o.host, port, &hints, &ai);
+  if (r != 0) return foray_err_set(err, FORAY_E_NET, "host '%s': %s", s->o.host, gai_strerror(r));
+  s->tcp = evconnlistener_new_bind(s->base, on_accept, s,
+                                   LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE, 128,
+                                   ai->ai_addr, (int)ai->ai_addrlen);
+  int e = errno;
+  freeaddrinfo(ai);
+  if (!s->tcp)
+    return foray_err_set(err, FORAY_E_NET, "cannot listen on %s port %d: %s", s->o.host, s->o.port,
+                         strerror(e));
+  struct sockaddr_storage sa;
+  socklen_t len = sizeof sa;
+  if (getsockname(evconnlistener_get_fd(s->tcp), (struct sockaddr *)&sa, &len) == 0)
+    s->port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
+                                             : ((struct sockaddr_in *)&sa)->sin_port);
+  return FORAY_OK;
+}
+
+static enum foray_status listen_unix(struct foray_server *s, struct foray_err *err) {
+  struct sockaddr_un sa = {.sun_family = AF_UNIX};
+  if (strlen(s->o.unix_path) >= sizeof sa.sun_path)
+    return foray_err_set(err, FORAY_E_ARG, "%s: the path is too long for a Unix socket", s->o.unix_path);
+  strcpy(sa.sun_path, s->o.unix_path);
+  struct stat st;
+  if (stat(sa.sun_path, &st) == 0 && S_ISSOCK(st.st_mode)) { /* of a server that was killed? */
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool live = fd >= 0 && connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0;
+    if (fd >= 0) close(fd);
+    if (live) return foray_err_set(err, FORAY_E_BUSY, "%s: another server listens there", sa.sun_path);
+    unlink(sa.sun_path);
+  }
+  s->local = evconnlistener_new_bind(s->base, on_accept, s, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC,
+                                     128, (struct sockaddr *)&sa, sizeof sa);
+  if (!s->local)
+    return foray_err_set(err, FORAY_E_NET, "cannot listen on %s: %s", sa.sun_path, strerror(errno));
+  s->unix_path = strdup(sa.sun_path);
+  return FORAY_OK;
+}
+
+enum foray_status foray_server_open(const struct foray_server_opts *o, struct foray_server **out,
+                                    struct foray_err *err) {
+  *out = NULL;
+  struct foray_server *s = calloc(1, sizeof *s);
+  if (!s) return foray_err_set(err, FORAY_E_NOMEM, "server");
+  s->o = *o;
+  if (!s->o.conns_max) s->o.conns_max = 256;
+  pthread_mutex_init(&s->lock, NULL);
+  s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  s->base = event_base_new();
+  enum foray_status st = FORAY_OK;
+  if (s->wake_fd < 0 || !s->base ||
+      !(s->wake = event_new(s->base, s->wake_fd, EV_READ | EV_PERSIST, on_wake, s)) ||
+      !(s->drain = evtimer_new(s->base, on_drain, s)))
+    st = foray_err_set(err, FORAY_E_NOMEM, "event loop");
+  if (st == FORAY_OK) {
+    event_add(s->wake, NULL);
+    st = foray_hub_create(&s->o.cloud, s->o.conns_max, &s->hub, err);
+  }
+  if (st == FORAY_OK && s->o.host) st = listen_tcp(s, err);
+  if (st == FORAY_OK && s->o.unix_path) st = listen_unix(s, err);
+  if (st == FORAY_OK && s->o.fd >= 0) {
+    int type;
+    socklen_t len = sizeof type;
+    if (getsockopt(s->o.fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 || type != SOCK_STREAM)
+      st = foray_err_set(err, FORAY_E_ARG, "file descriptor %d is no connected stream", s->o.fd);
+    else
+      conn_start(s, s->o.fd, true);
+  }
+  if (st != FORAY_OK) {
+    foray_server_close(s);
+    return st;
+  }
+  *out = s;
+  return FORAY_OK;
+}
+
+void foray_server_close(struct foray_server *s) {
+  if (!s) return;
+  while (s->conns) conn_end(s->conns);
+  if (s->tcp) evconnlistener_free(s->tcp);
+  if (s->local) evconnlistener_free(s->local);
+  if (s->unix_path) unlink(s->unix_path);
+  free(s->unix_path);
+  if (s->wake) event_free(s->wake);
+  if (s->drain) event_free(s->drain);
+  if (s->base) event_base_free(s->base);
+  if (s->wake_fd >= 0) close(s->wake_fd);
+  foray_hub_destroy(s->hub);
+  pthread_mutex_destroy(&s->lock);
+  free(s);
+}
+
+int foray_server_port(const struct foray_server *s) { return s->port; }
+
+enum foray_status foray_server_run(struct foray_server *s, struct foray_err *err) {
+  event_base_dispatch(s->base);
+  if (!s->failed.code) return FORAY_OK;
+  if (err) *err = s->failed;
+  return s->failed.code;
+}

@@ -1,0 +1,46 @@
+/* link/server.h - the hub on real sockets: TCP, Unix and inherited streams over libevent.
+ *
+ *   foray_server_open(&opts, &srv, &err);       // binds
+ *   ... another thread: foray_server_post_progress, then foray_server_post_serve(srv, batch, &identity) ...
+ *   foray_server_run(srv, &err);                // until foray_server_stop, or the inherited stream ends
+ *   foray_server_close(srv);
+ *
+ * Functions named post_, notify and stop may be called from any thread (stop and notify from signal handlers
+ * too); the others from one. A connection's transport is a bufferevent, so that a TLS one can take its place.
+ */
+#ifndef FORAY_LINK_SERVER_H
+#define FORAY_LINK_SERVER_H
+
+#include "batch/hub.h"
+
+struct foray_server; /* opaque */
+
+struct foray_server_opts {
+  const char *host;      /* NULL: no TCP. "127.0.0.1", "::1", a name */
+  int port;              /* 0: any free one */
+  const char *unix_path; /* NULL: none. A stale socket file is replaced, a live one is an error */
+  int fd;                /* -1: none. A connected stream: the server ends with it */
+  uint32_t conns_max;    /* 0: 256 */
+  int drain_ms;          /* after stop: time for sessions under way before goodbye; 0: none */
+  struct foray_cloud_config cloud;
+};
+
+enum foray_status foray_server_open(const struct foray_server_opts *o, struct foray_server **out,
+                                    struct foray_err *err) FORAY_NODISCARD;
+void foray_server_close(struct foray_server *s);     /* NULL is fine */
+int foray_server_port(const struct foray_server *s); /* of the TCP listener */
+enum foray_status foray_server_run(struct foray_server *s, struct foray_err *err) FORAY_NODISCARD;
+
+void foray_server_post_progress(struct foray_server *s, const char *what, uint64_t done, uint64_t total);
+/* batch and strings of id must outlive the server. */
+void foray_server_post_serve(struct foray_server *s, struct foray_batch *batch,
+                             const struct foray_cloud_identity *id);
+/* Loading failed: peers are told, then run returns this error. */
+void foray_server_post_failed(struct foray_server *s, const struct foray_err *why);
+void foray_server_notify(struct foray_server *s); /* results wait in the scheduler */
+/* Wakes the scheduler of post_serve, if it came to that. */
+void foray_server_wake_scheduler(struct foray_server *s);
+/* Drains; a second call ends at once. */
+void foray_server_stop(struct foray_server *s);
+
+#endif
