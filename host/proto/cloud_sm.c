@@ -445,6 +445,9 @@ enum foray_status foray_cloud_send_progress(struct foray_cloud *c, const char *w
 
 enum foray_status foray_cloud_send_welcome(struct foray_cloud *c, const struct foray_cloud_identity *id,
                                            struct foray_err *err) {
+  struct foray_err local;
+  if (!err) err = &local;
+  *err = (struct foray_err){0};
   if (c->state != C_GREETED) return foray_err_set(err, FORAY_E_STATE, "Welcome without Hello");
   enum foray_status st = FORAY_OK;
   if (c->wants_tokenizer && memcmp(c->want_tokenizer, id->tokenizer_sha256, 32) != 0)
@@ -457,7 +460,7 @@ enum foray_status foray_cloud_send_welcome(struct foray_cloud *c, const struct f
                        id->model_name);
   if (st != FORAY_OK) {
     c->state = C_ENDED;
-    (void)!send_error(c, 0, 0, st, err ? err->msg : "hashes differ");
+    (void)!send_error(c, 0, 0, st, err->msg);
     return st;
   }
   Foray__Wire__Welcome m = FORAY__WIRE__WELCOME__INIT;

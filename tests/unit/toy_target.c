@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct toy_seq {
   uint64_t *hash; /* of the prefix ending at each token */
@@ -78,6 +79,7 @@ static enum foray_status pass(void *self, const struct foray_target_item *it, in
     }
   }
   t->passes++;
+  if (t->pass_us) usleep(t->pass_us);
   return FORAY_OK;
 }
 
