@@ -58,6 +58,7 @@ struct foray_net_exit {
 struct foray_net {
   struct foray_model_config cfg;
   int n_layer, D, F, Q, K;
+  int skip_from, skip_to;          /* forward passes leave out blocks [from, to) */
   int first;                       /* LoRA on blocks first.. only; the reverse pass ends there */
   struct foray_mm *gemm;           /* borrowed */
   const struct foray_model *model; /* borrowed; embedding rows are dequantised from it. NULL: embd */
@@ -114,6 +115,7 @@ enum foray_status foray_net_forward(struct foray_net *n, struct foray_acts *a, i
                                     const struct foray_segment *seg, int n_seg,
                                     struct foray_err *err) FORAY_NODISCARD;
 const float *foray_acts_state(const struct foray_acts *a, int l);
+float *foray_acts_state_edit(struct foray_acts *a, int l);
 /* The same from given states (m x D) before block n->first: what lies below never changes while training, so
  * a trainer may keep it. States below `first` are then not filled. */
 enum foray_status foray_net_forward_from(struct foray_net *n, struct foray_acts *a, int m, const float *low,

@@ -75,6 +75,7 @@ void foray_acts_close(struct foray_acts *a) {
 }
 
 const float *foray_acts_state(const struct foray_acts *a, int l) { return a->state[l]; }
+float *foray_acts_state_edit(struct foray_acts *a, int l) { return a->state[l]; }
 
 /* ---- linear maps ---- */
 struct bias_job {
@@ -259,6 +260,10 @@ static enum foray_status blocks(struct foray_net *n, struct foray_acts *a, int f
   for (int i = from; !st && i < n->n_layer; i++) {
     struct foray_net_layer *y = &n->layer[i];
     struct layer_acts *c = &a->layer[i];
+    if (i >= n->skip_from && i < n->skip_to) {
+      memcpy(a->state[i + 1], a->state[i], mD * sizeof(float));
+      continue;
+    }
     foray_ew_rmsnorm(pool, m, n->D, n->cfg.rms_eps, a->state[i], y->norm1, a->n);
     if ((st = foray_lin_forward(n->gemm, &y->lin[FORAY_LIN_Q], m, a->n, c->q, err))) break;
     if ((st = foray_lin_forward(n->gemm, &y->lin[FORAY_LIN_K], m, a->n, c->k, err))) break;

@@ -11,6 +11,7 @@
 #include "train/train.h"
 
 enum { DRAFTS = 8 };
+static const double STOP = 0.3; /* product of probabilities below which a block ends */
 
 struct table {
   int n, cap, heads; /* positions; heads = exits + 1, full depth last */
@@ -18,6 +19,7 @@ struct table {
   int32_t *right; /* the writer's choice */
   int *doc;
   int temp[FORAY_EXITS_MAX + 1]; /* chosen index into FORAY_LOSS_TEMP */
+  unsigned use;                  /* bit per exit that the draft loop tests */
   double kl[FORAY_EXITS_MAX + 1];
 };
 
@@ -83,7 +85,7 @@ static float sure(const struct table *s, int h, int i) { return s->guess[h][i].s
 /* The exit that position i takes at this threshold; heads - 1 = full depth. */
 static int leaves(const struct table *s, int i, double threshold) {
   int h = 0;
-  while (h < s->heads - 1 && !((double)sure(s, h, i) > threshold)) h++;
+  while (h < s->heads - 1 && !((s->use >> h & 1) && (double)sure(s, h, i) > threshold)) h++;
   return h;
 }
 
@@ -95,6 +97,7 @@ static void calibrate(struct table *s) {
   for (int h = 0; h < s->heads; h++) s->temp[h] = base;
   for (int h = 0; h < s->heads - 1; h++) {
     int chosen = 0;
+    if (!(s->use >> h & 1)) continue;
     for (int k = 0; k < FORAY_LOSS_TEMPS; k++) {
       int n = 0, ok = 0;
       s->temp[h] = k;
@@ -121,9 +124,10 @@ static struct play play(const struct foray_net *n, const struct table *s, const 
   struct play p = {0};
   for (int i = 0; i < s->n;) {
     int k = 0, ok = 1, acc = 0;
+    double all = 1;
     for (; k < DRAFTS && i + k < s->n && s->doc[i + k] == s->doc[i]; k++) {
       int h = threshold > 1 ? s->heads - 1 : leaves(s, i + k, threshold);
-      int tests = threshold > 1 ? 0 : h < s->heads - 1 ? h + 1 : s->heads - 1;
+      int tests = threshold > 1 ? 0 : __builtin_popcount(s->use & ((2u << h) - 1));
       double layers = h < s->heads - 1 ? n->exit[h].layer : n->n_layer;
       p.bytes += layers * c->layer + tests * (c->map + c->exit_head) + (h == s->heads - 1 ? c->head : 0);
       int right = s->guess[h][i + k].id == s->right[i + k];
@@ -131,7 +135,8 @@ static struct play play(const struct foray_net *n, const struct table *s, const 
       if (ok) p.left[h]++, p.left_ok[h] += right;
       ok = ok && right;
       acc += ok;
-      if ((double)sure(s, h, i + k) < stop) {
+      all *= (double)sure(s, h, i + k);
+      if (all < stop) {
         k++;
         break;
       }
@@ -189,16 +194,16 @@ static enum foray_status describe(const struct foray_tune *t, const struct table
   return st ? st : add(b, "]");
 }
 
+static struct cost costs(const struct foray_net *n);
+
 /* What the draft loop streams. Block weights at 5 bits, heads and maps at 8.5, as the packer lays them out.
  */
 static enum foray_status simulate(const struct foray_tune *t, const struct table *s, struct foray_buf *b) {
   const struct foray_net *n = t->net;
-  double D = n->D, weights = D * (2 * n->Q + 2 * n->K) + 3 * D * n->F;
-  struct cost c = {.layer = weights * 5.0 / 8, .map = D * D * 8.5 / 8, .head = D * n->n_head * 8.5 / 8};
-  c.exit_head = n->n_exits ? D * n->exit[0].head_rows * 8.5 / 8 : 0;
+  struct cost c = costs(n);
   enum foray_status st = add(b, ",\"drafting\":[");
   for (int q = 0; !st && q < 2; q++) {
-    double stop = q ? 0.3 : 0;
+    double stop = q ? STOP : 0;
     struct play full = play(n, s, &c, 2, stop);
     double base = full.accepted / full.bytes;
     for (int k = -1; !st && k < 9; k++) {
@@ -215,7 +220,36 @@ static enum foray_status simulate(const struct foray_tune *t, const struct table
       if (!st) st = add(b, "]}");
     }
   }
-  return st ? st : add(b, "]}");
+  return st ? st : add(b, "],\"use\":%u,\"threshold\":%.2f,\"ratio\":%.4f}", s->use, t->threshold, t->ratio);
+}
+
+static struct cost costs(const struct foray_net *n) {
+  double D = n->D, weights = D * (2 * n->Q + 2 * n->K) + 3 * D * n->F;
+  struct cost c = {.layer = weights * 5.0 / 8, .map = D * D * 8.5 / 8, .head = D * n->n_head * 8.5 / 8};
+  c.exit_head = n->n_exits ? D * n->exit[0].head_rows * 8.5 / 8 : 0;
+  return c;
+}
+
+/* The exits and the threshold with the most accepted tokens a byte; an exit that does not pay for its test is
+ * left out. */
+static double choose(const struct foray_net *n, struct table *s, double *threshold) {
+  struct cost c = costs(n);
+  unsigned best = 0;
+  struct play full = play(n, s, &c, 2, STOP);
+  double base = full.accepted / full.bytes, top = 0;
+  *threshold = 0.7;
+  for (unsigned use = 1; use < 1u << n->n_exits; use++) {
+    s->use = use;
+    calibrate(s);
+    for (int k = 0; k < 10; k++) {
+      struct play p = play(n, s, &c, 0.5 + 0.05 * k, STOP);
+      double ratio = p.accepted / p.bytes / base;
+      if (ratio > top) top = ratio, best = use, *threshold = 0.5 + 0.05 * k;
+    }
+  }
+  s->use = best;
+  calibrate(s);
+  return top;
 }
 
 enum foray_status foray_tune_report(struct foray_tune *t, bool fold, char **report, struct foray_err *err) {
@@ -225,7 +259,10 @@ enum foray_status foray_tune_report(struct foray_tune *t, bool fold, char **repo
   enum foray_status st = fill(t, &s, err);
   if (!st && s.n == 0) st = foray_err_set(err, FORAY_E_ARG, "no held-out text: ask for more tokens");
   if (!st) {
-    calibrate(&s);
+    double threshold, ratio = choose(t->net, &s, &threshold);
+    t->use = s.use;
+    t->threshold = threshold;
+    t->ratio = ratio;
     st = describe(t, &s, &b);
     if (!st) st = simulate(t, &s, &b);
     if (st) nomem(err);

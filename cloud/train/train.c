@@ -118,25 +118,46 @@ static void batch_close(struct batch *b) {
   foray_goals_deinit(&b->goals);
 }
 
-/* Forward pass of a batch. The blocks below the first LoRA never change, so their result is computed once a
- * document and kept: later epochs start above them. */
+/* States that never change while training: below the first LoRA, or, with no LoRA at all, those that the
+ * exits and the head read. Returns how many; layer[] gets which. */
+static int fixed_states(const struct foray_tune *t, int layer[FORAY_EXITS_MAX + 1]) {
+  const struct foray_net *n = t->net;
+  int count = 0;
+  if (t->o->rank) {
+    if (n->first > 0) layer[count++] = n->first;
+    return count;
+  }
+  for (int e = 0; e < n->n_exits; e++) layer[count++] = n->exit[e].layer;
+  layer[count++] = n->n_layer;
+  return count;
+}
+
+/* Forward pass of a batch. Fixed states are computed once a document and kept, so later epochs start above
+ * them. */
 static enum foray_status forward(struct foray_tune *t, const struct batch *b, struct foray_err *err) {
   struct foray_net *n = t->net;
   size_t D = (size_t)n->D;
-  bool all = n->first > 0;
+  int layer[FORAY_EXITS_MAX + 1], count = fixed_states(t, layer);
+  bool all = count > 0;
   for (int s = 0; all && s < b->n_seg; s++) all = t->low[b->doc[s]] != NULL;
   if (all) {
     for (int s = 0; s < b->n_seg; s++)
-      memcpy(t->low_batch + (size_t)b->seg[s].start * D, t->low[b->doc[s]],
-             (size_t)b->seg[s].len * D * sizeof(float));
-    return foray_net_forward_from(n, t->acts, b->m, t->low_batch, b->seg, b->n_seg, err);
+      for (int k = 0; k < count; k++) {
+        size_t len = (size_t)b->seg[s].len * D;
+        float *to = t->o->rank ? t->low_batch : foray_acts_state_edit(t->acts, layer[k]);
+        memcpy(to + (size_t)b->seg[s].start * D, t->low[b->doc[s]] + (size_t)k * len, len * sizeof(float));
+      }
+    return t->o->rank ? foray_net_forward_from(n, t->acts, b->m, t->low_batch, b->seg, b->n_seg, err)
+                      : FORAY_OK;
   }
   enum foray_status st = foray_net_forward(n, t->acts, b->m, b->tokens, b->seg, b->n_seg, err);
-  for (int s = 0; !st && n->first > 0 && s < b->n_seg; s++) {
-    size_t bytes = (size_t)b->seg[s].len * D * sizeof(float);
+  for (int s = 0; !st && count && s < b->n_seg; s++) {
+    size_t len = (size_t)b->seg[s].len * D;
     float **low = &t->low[b->doc[s]];
-    if (!*low && (*low = malloc(bytes)))
-      memcpy(*low, foray_acts_state(t->acts, n->first) + (size_t)b->seg[s].start * D, bytes);
+    if (*low || !(*low = malloc(len * (size_t)count * sizeof(float)))) continue;
+    for (int k = 0; k < count; k++)
+      memcpy(*low + (size_t)k * len, foray_acts_state(t->acts, layer[k]) + (size_t)b->seg[s].start * D,
+             len * sizeof(float));
   }
   return st;
 }
@@ -263,7 +284,8 @@ static enum foray_status train(struct foray_tune *t, struct batch *b, struct ord
     if ((st = forward(t, b, err))) break;
     for (int l = 0; l <= n->n_layer; l++)
       if (t->d_state[l]) memset(t->d_state[l], 0, (size_t)b->m * (size_t)n->D * sizeof(float));
-    for (int e = -1; !st && e < n->n_exits; e++) {
+    kl[0] = 0;
+    for (int e = o->rank ? -1 : 0; !st && e < n->n_exits; e++) {
       int l = e < 0 ? n->n_layer : n->exit[e].layer;
       st = foray_loss_head(t->loss, n, e, foray_acts_state(t->acts, l), &b->goals,
                            (float)(e < 0 ? o->full_weight : o->exit_weight), t->d_state[l], &kl[e + 1], NULL,
@@ -378,12 +400,14 @@ static enum foray_status write_file(struct foray_tune *t, const char *report, st
     foray_model_sha256(o->target, digest);
     foray_sha256_hex(digest, target);
   }
+  int used = 0;
   for (int e = 0; e < n->n_exits; e++) {
-    layer[e] = (uint32_t)n->exit[e].layer;
-    rows[e] = (uint32_t)n->exit[e].head_rows;
-    threshold[e] = (float)o->threshold;
-    norm[e] = n->exit[e].norm.w;
-    map[e] = n->exit[e].map.w;
+    if (!(t->use >> e & 1)) continue;
+    layer[used] = (uint32_t)n->exit[e].layer;
+    rows[used] = (uint32_t)n->exit[e].head_rows;
+    threshold[used] = (float)(o->threshold > 0 ? o->threshold : t->threshold);
+    norm[used] = n->exit[e].norm.w;
+    map[used++] = n->exit[e].map.w;
   }
   struct foray_exits_write_lora *lora = NULL;
   uint32_t n_lora = 0;
@@ -409,7 +433,7 @@ static enum foray_status write_file(struct foray_tune *t, const char *report, st
                                 .tokens = t->tokens,
                                 .n_layer = (uint32_t)n->n_layer,
                                 .n_embd = (uint32_t)n->D,
-                                .n_exits = n->n_exits,
+                                .n_exits = used,
                                 .layer = layer,
                                 .head_rows = rows,
                                 .threshold = threshold,
@@ -448,20 +472,27 @@ enum foray_status foray_tune_exits(const struct foray_tune_opts *o, struct foray
               t.corpus.n, (unsigned long long)t.corpus.scored, o->vocab, t.coverage,
               foray_mm_kind_of(o->gemm) ? "amx" : "f32", foray_pool_threads(foray_mm_pool(o->gemm)));
     shuffle(&r);
-    if (!checkpoint_load(&t, &r)) st = ridge_start(&t, &b, &r, err);
+    t.net->skip_from = o->skip_from;
+    t.net->skip_to = o->skip_to;
+    if (!o->skip_to && !checkpoint_load(&t, &r)) st = ridge_start(&t, &b, &r, err);
   }
   if (!st && t.step == 0 && o->log) {
     st = foray_tune_report(&t, false, &report, err);
-    if (!st) fprintf(o->log, "after the ridge start: %s\n", report), fflush(o->log);
+    if (!st)
+      fprintf(o->log, "%s: %s\n", o->skip_to ? "without the skipped blocks" : "after the ridge start",
+              report),
+          fflush(o->log);
     free(report);
     report = NULL;
   }
+  if (!st && o->skip_to) goto done;
   if (!st) st = train(&t, &b, &r, err);
   if (!st) st = checkpoint_save(&t, &r, err);
   if (!st) st = foray_tune_report(&t, true, &report, err);
   if (!st && o->log) fprintf(o->log, "%s\n", report), fflush(o->log);
   if (!st && o->json) fprintf(o->json, "{\"report\":%s}\n", report);
   if (!st) st = write_file(&t, report, err);
+done:
   free(report);
   free(r.doc);
   batch_close(&b);

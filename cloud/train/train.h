@@ -21,7 +21,8 @@ struct foray_tune_opts {
   double alpha, lr, map_lr, clip, decay;
   double exit_weight, full_weight, prompt_weight;
   int steps, batch, warmup;
-  int eval_tokens; /* held-out positions that are measured */
+  int skip_from, skip_to; /* measure the model without these blocks, and train nothing; both 0: no */
+  int eval_tokens;        /* held-out positions that are measured */
   int ridge_tokens;
   double ridge_lambda, threshold;
   uint64_t seed;
@@ -46,8 +47,10 @@ struct foray_tune {
   float **low; /* by document: states before block `first`, once computed */
   float *low_batch;
   int step;
-  double coverage; /* of the vocabulary list over the text */
-  uint64_t tokens; /* trained on */
+  unsigned use;            /* exits that pay, by the report; a bit each */
+  double threshold, ratio; /* the best one for them, and what it gains over full depth */
+  double coverage;         /* of the vocabulary list over the text */
+  uint64_t tokens;         /* trained on */
 };
 /* Document d is held out. */
 static inline bool foray_tune_held_out(int d) { return d % 16 == 15; }
