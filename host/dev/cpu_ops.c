@@ -36,16 +36,16 @@ struct plan {
   int parts;
 };
 
-static void make_plan(uint32_t blocks, int threads, uint32_t most, struct plan *p) {
+static void make_plan(uint32_t blocks, int threads, struct plan *p) {
+  const uint32_t team = (uint32_t)threads, share = blocks / team;
   uint32_t at = 0;
   p->parts = 0;
   p->start[0] = 0;
   while (at < blocks) {
     const uint32_t left = blocks - at;
-    uint32_t n = threads == 1 ? left : left / (2 * (uint32_t)threads);
-    n = (n + 3) & ~3u; /* whole sets of streams (cpu_gemv_avx512.c) */
+    uint32_t n = (uint32_t)p->parts < team ? share - share / 8 : left / (2 * team);
+    n = team == 1 ? left : (n + 3) & ~3u; /* whole sets of streams (cpu_gemv_avx512.c) */
     if (n < 4) n = 4;
-    if (n > most && p->parts < PARTS_MAX - 1) n = most;
     if (n > left || p->parts == PARTS_MAX - 1) n = left;
     at += n;
     p->start[++p->parts] = at;
@@ -101,7 +101,7 @@ static void gemv(void *arg, const struct foray_matrix *w, int ncols, const struc
   int32_t exp[COLS];
   for (int c = 0; c < ncols; c++) exp[c] = foray_clamp_exp(*src[c].exp) + w->exp;
   begin(&p, o, w, ncols, src);
-  make_plan(rows / 16, o->threads, UINT32_MAX, &p.plan);
+  make_plan(rows / 16, o->threads, &p.plan);
   foray_pool_run(o->pool, gemv_part, &p, p.plan.parts);
   struct foray_y32 bias = {&(int32_t){0}, o->bias};
   for (int c = 0; c < ncols; c++) {
@@ -148,7 +148,7 @@ static void head(void *arg, const struct foray_matrix *w, uint32_t used, int nco
   p.used = used;
   p.logits = logits;
   for (int c = 0; c < ncols; c++) p.shift[c] = -(foray_clamp_exp(*src[c].exp) + w->exp + p.t + 16);
-  make_plan((used + 15) / 16, o->threads, UINT32_MAX, &p.plan);
+  make_plan((used + 15) / 16, o->threads, &p.plan);
   foray_pool_run(o->pool, head_part, &p, p.plan.parts);
 }
 
