@@ -1,5 +1,5 @@
 /* Drafts at the edge, verifies in a forayd of its own, prints the text as it comes.
- *   cc generate.c $(pkg-config --cflags --libs --static foray) -o generate && ./generate
+ *   cc generate.c $(pkg-config --cflags --libs foray) -o generate && ./generate
  * smollm2-135m-instruct */
 #include <foray/generate.h>
 

@@ -22,9 +22,8 @@ includedir=\${prefix}/include
 Name: foray
 Description: Edge drafting and cloud verification of language models
 Version: $VERSION
-Requires.private: libcrypto libssl jansson libpcre2-8 libcurl libprotobuf-c libevent libevent_openssl zlib
-Libs: -L\${libdir} -lforay
-Libs.private: -lm -pthread
+Requires: libcrypto libssl jansson libpcre2-8 libcurl libprotobuf-c libevent libevent_openssl zlib
+Libs: -L\${libdir} -lforay -lm -pthread
 Cflags: -I\${includedir}
 PC
 

@@ -11,7 +11,7 @@ check() {
   if "$@" >"$tmp/out" 2>"$tmp/err"; then passed=$((passed + 1)); else
     failed=$((failed + 1))
     echo "FAILED $name: $*"
-    tail -20 "$tmp/out" "$tmp/err"
+    cat "$tmp/out" "$tmp/err" | tail -20
   fi
 }
 # fails_with STATUS TEXT COMMAND...: the command ends with STATUS and says TEXT on stderr.

@@ -8,7 +8,7 @@ check "programs" test -x "$root/bin/foray" -a -x "$root/bin/forayd" -a -x "$root
 check "man pages" test -s "$root/share/man/man1/foray-generate.1" -a -s "$root/share/man/man1/forayd.1"
 check "installed program runs" "$root/bin/foray" --version
 export PKG_CONFIG_PATH=$root/lib/pkgconfig
-flags=$(pkg-config --define-prefix --cflags foray) libs=$(pkg-config --define-prefix --static --libs foray)
+flags=$(pkg-config --define-variable=prefix="$root" --cflags foray) libs=$(pkg-config --define-variable=prefix="$root" --libs foray)
 for f in docs/examples/*.c; do
   name=$(basename "$f" .c)
   # shellcheck disable=SC2086

@@ -1,7 +1,7 @@
 /* foray/foray.h - everything that libforay offers.
  *
  *   #include <foray/foray.h>                        // or the one header that is needed
- *   cc app.c $(pkg-config --cflags --libs --static foray)
+ *   cc app.c $(pkg-config --cflags --libs foray)
  *
  * foray/status.h    result codes and error text
  * foray/generate.h  text from an edge model that drafts and a cloud model that verifies
