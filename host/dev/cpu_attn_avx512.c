@@ -152,9 +152,8 @@ static void weights(const struct block *b, uint32_t slot, const int32_t *p, cons
                     int32_t ml, int64_t *acc, int16_t *w) {
   __m512i a[4], f[4], top = _mm512_set1_epi64(*mv);
   for (uint32_t i = 0; i < 4; i++) {
-    const __mmask8 live = 8 * i >= b->n       ? 0
-                          : b->n - 8 * i >= 8 ? 0xff
-                                              : (__mmask8)((1u << (b->n - 8 * i)) - 1);
+    const uint32_t left = 8 * i >= b->n ? 0 : b->n - 8 * i;
+    const __mmask8 live = (__mmask8)((1u << (left < 8 ? left : 8)) - 1);
     __m512i x;
     scale_of(b, 8 * i, slot, &x, &f[i]);
     const __m512i fall = _mm512_cvtepi32_epi64(_mm256_loadu_si256((const __m256i *)(whole + 8 * i)));

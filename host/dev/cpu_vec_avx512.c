@@ -62,7 +62,7 @@ static void logits(const int64_t *acc, const uint16_t *mant, uint32_t n, int t, 
     __m512i y = round_right(_mm512_loadu_si512(acc + i), t);
     y = _mm512_mullo_epi64(y, _mm512_cvtepu16_epi64(_mm_loadu_si128((const __m128i *)(mant + i))));
     y = _mm512_max_epi64(round_right(y, s), low);
-    const __mmask8 keep = n - i >= 8 ? 0xff : (__mmask8)((1u << (n - i)) - 1);
+    const __mmask8 keep = (__mmask8)((1u << (n - i < 8 ? n - i : 8)) - 1);
     _mm256_mask_storeu_epi32(logit + i, keep, _mm512_cvtsepi64_epi32(y));
   }
 }
