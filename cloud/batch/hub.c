@@ -41,7 +41,7 @@ enum foray_status foray_hub_create(const struct foray_cloud_config *cfg, uint32_
   if (cfg) h->cfg = *cfg;
   h->max = conns_max;
   h->next = 1;
-  strcpy(h->what, "loading");
+  snprintf(h->what, sizeof h->what, "loading");
   return FORAY_OK;
 }
 

@@ -287,7 +287,7 @@ static enum foray_status listen_unix(struct foray_server *s, struct foray_err *e
   struct sockaddr_un sa = {.sun_family = AF_UNIX};
   if (strlen(s->o.unix_path) >= sizeof sa.sun_path)
     return foray_err_set(err, FORAY_E_ARG, "%s: the path is too long for a Unix socket", s->o.unix_path);
-  strcpy(sa.sun_path, s->o.unix_path);
+  memcpy(sa.sun_path, s->o.unix_path, strlen(s->o.unix_path) + 1);
   struct stat st;
   if (stat(sa.sun_path, &st) == 0 && S_ISSOCK(st.st_mode)) { /* of a server that was killed? */
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

@@ -134,7 +134,7 @@ static void attend_part(void *arg, int part, int thread) {
 static void top_part(void *arg, int part, int thread) {
   struct gen *s = arg;
   int V = (int)s->n->cfg.n_vocab, n = 0;
-  float *row = s->logits + (size_t)part * (size_t)V, val[TOP];
+  float *row = s->logits + (size_t)part * (size_t)V, val[TOP] = {0};
   int32_t *id = s->top + (size_t)part * TOP;
   (void)thread;
   for (int i = 0; i < V; i++) {

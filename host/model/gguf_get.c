@@ -101,8 +101,8 @@ enum foray_status foray_gguf_get_array(const struct foray_gguf *g, const char *k
   const struct foray_gguf_kv *kv = foray_gguf_find_kv(g, key);
   if (!kv) return absent(g, key, err);
   if (kv->type != FORAY_GGUF_ARRAY || kv->elem != elem) {
-    char want[32] = "array of ";
-    strcat(want, foray_gguf_vtype_name(elem));
+    char want[32];
+    snprintf(want, sizeof want, "array of %s", foray_gguf_vtype_name(elem));
     return wrong(g, kv, want, err);
   }
   *out = kv;

@@ -123,7 +123,7 @@ static enum foray_status exits_path(const struct foray_model *m, const struct fo
   if (o->exits_path) {
     if (strlen(o->exits_path) >= cap)
       return foray_err_set(err, FORAY_E_LIMIT, "path of the exits file is too long");
-    strcpy(path, o->exits_path);
+    memcpy(path, o->exits_path, strlen(o->exits_path) + 1);
     return FORAY_OK;
   }
   uint8_t sha[FORAY_SHA256_BYTES];

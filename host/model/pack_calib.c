@@ -56,7 +56,11 @@ static enum foray_status read_text(const char *path, char **text, size_t *len, s
   if (!f) return foray_err_set(err, FORAY_E_IO, "%s: %s", path, strerror(errno));
   size_t n = 0, cap = 1 << 16, got = 1;
   char *s = malloc(cap);
-  while (s && got) {
+  if (!s) {
+    fclose(f);
+    return nomem(err);
+  }
+  while (got) {
     if (n == cap) {
       char *t = cap < TEXT_MAX ? realloc(s, cap * 2) : NULL;
       if (!t) break;
@@ -66,13 +70,12 @@ static enum foray_status read_text(const char *path, char **text, size_t *len, s
     got = fread(s + n, 1, cap - n, f);
     n += got;
   }
-  bool bad = ferror(f), more = s && got;
+  bool bad = ferror(f), more = got > 0;
   fclose(f);
-  if (!s || bad || more) {
+  if (bad || more) {
     free(s);
-    return !s    ? nomem(err)
-           : bad ? foray_err_set(err, FORAY_E_IO, "%s: cannot be read", path)
-                 : foray_err_set(err, FORAY_E_LIMIT, "%s: longer than %d bytes", path, TEXT_MAX);
+    return bad ? foray_err_set(err, FORAY_E_IO, "%s: cannot be read", path)
+               : foray_err_set(err, FORAY_E_LIMIT, "%s: longer than %d bytes", path, TEXT_MAX);
   }
   *text = s;
   *len = n;

@@ -1,6 +1,6 @@
-/* Built-in calibration text: prose written for this file, and dialogues written by Qwen2.5-Coder-1.5B-Instruct
- * (Apache-2.0). Only the statistics of activations are taken from it; any text of the kind that the model will
- * see does as well. */
+/* Built-in calibration text: prose written for this file, and dialogues written by
+ * Qwen2.5-Coder-1.5B-Instruct (Apache-2.0). Only the statistics of activations are taken from it; any text of
+ * the kind that the model will see does as well. */
 #include "model/pack_job.h"
 
 /* clang-format off */

@@ -24,7 +24,7 @@ static void beside_self(char *out, size_t cap) {
     out[0] = 0;
     return;
   }
-  strcpy(slash, "/forayd");
+  memcpy(slash, "/forayd", sizeof "/forayd");
   if (access(out, X_OK) != 0) out[0] = 0;
 }
 
@@ -35,7 +35,7 @@ enum foray_status foray_spawn(const char *program, const char *model, const char
     snprintf(path, sizeof path, "%s", program);
   else
     beside_self(path, sizeof path);
-  if (!path[0]) strcpy(path, "forayd");
+  if (!path[0]) snprintf(path, sizeof path, "forayd");
   char num[16];
   snprintf(num, sizeof num, "%d", CHILD_FD);
   const char *argv[ARGS_MAX] = {path, "-m", model, "--fd", num};

@@ -24,5 +24,5 @@ if [ -n "$sv" ]; then
   else bad=1; fi
 fi
 
-if grep -nE '\b(sprintf|strcpy|strcat|gets|atoi|atol|strtok|alloca)[[:space:]]*\(' "$@"; then say "banned function"; bad=1; fi
+if grep -nE '\b(sprintf|strcpy|strcat|gets|atoi|atol|strtok|alloca)\(' "$@"; then say "banned function"; bad=1; fi
 exit $bad

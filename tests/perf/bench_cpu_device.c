@@ -114,7 +114,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(argv[i], "--device") && i + 1 < argc)
       device = argv[++i];
     else if (!strcmp(argv[i], "--threads") && i + 1 < argc)
-      dopts.threads = atoi(argv[++i]);
+      dopts.threads = (int)strtol(argv[++i], NULL, 10);
     else
       break;
   }
@@ -124,7 +124,8 @@ int main(int argc, char **argv) {
     return 2;
   }
   const char *what = argv[i + 1];
-  const uint32_t n = (uint32_t)atoi(argv[i + 2]), context = argc - i > 3 ? (uint32_t)atoi(argv[i + 3]) : 16;
+  const uint32_t n = (uint32_t)strtoul(argv[i + 2], NULL, 10),
+                 context = argc - i > 3 ? (uint32_t)strtoul(argv[i + 3], NULL, 10) : 16;
   static uint32_t ids[IDS_MAX];
   if (n < 1 || n > IDS_MAX || context < 1 || context > IDS_MAX) return 2;
   struct foray_image *img = image_of(argv[i], quick);

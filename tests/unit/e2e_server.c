@@ -63,7 +63,7 @@ struct test_server *test_server_start(const char *model, struct toy *toy, bool t
   if (!s) return NULL;
   s->tcp = tcp;
   s->toy = toy;
-  strcpy(s->dir, "/tmp/foray-test-XXXXXX");
+  snprintf(s->dir, sizeof s->dir, "/tmp/foray-test-XXXXXX");
   if (!mkdtemp(s->dir)) goto failed;
   if (model) {
     struct foray_engine_opts o = foray_engine_opts_default();

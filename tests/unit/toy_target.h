@@ -12,7 +12,7 @@ struct toy {
   uint64_t salt;               /* another model */
   uint32_t eog_in_256;         /* about how often it ends a text */
   uint32_t cached, cached_max; /* tokens in all sequences; pass refuses more than cached_max (0: no limit) */
-  uint32_t pass_us; /* real time that a pass takes */
+  uint32_t pass_us;            /* real time that a pass takes */
   uint64_t passes;
   int open_seqs, open_samplers;
 };

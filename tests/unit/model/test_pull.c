@@ -123,7 +123,7 @@ static void start(void) {
   getsockname(srv.fd, (struct sockaddr *)&a, &len);
   srv.port = ntohs(a.sin_port);
   pthread_create(&srv.thread, NULL, serve, NULL);
-  strcpy(dir, "/tmp/foray-pull-XXXXXX");
+  snprintf(dir, sizeof dir, "/tmp/foray-pull-XXXXXX");
   CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(dir));
 }
 
@@ -225,7 +225,7 @@ static int files_in_dir(void) {
   CU_ASSERT_PTR_NOT_NULL_FATAL(p);
   CU_ASSERT_PTR_NOT_NULL(fgets(out, sizeof out, p));
   pclose(p);
-  return atoi(out);
+  return (int)strtol(out, NULL, 10);
 }
 
 static enum foray_status pull(const struct foray_source *s, size_t n, struct foray_pull_opts o,
