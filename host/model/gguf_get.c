@@ -3,6 +3,7 @@
 #include "model/gguf.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static enum foray_status absent(const struct foray_gguf *g, const char *key, struct foray_err *err) {
