@@ -104,6 +104,8 @@ static int cmd_exits(int argc, char **argv) {
       {"prompt-weight", 0, FORAY_OPT_DOUBLE, &o.prompt_weight, "X", "weight of positions in user turns", 0,
        1},
       {"steps", 0, FORAY_OPT_INT, &o.steps, "N", "updates", 0, 1000000},
+      {"schedule", 0, FORAY_OPT_INT, &o.schedule, "N",
+       "updates that the learning rate is laid out for (0: --steps)", 0, 1000000},
       {"warmup", 0, FORAY_OPT_INT, &o.warmup, "N", "updates with rising learning rate", 0, 100000},
       {"batch", 0, FORAY_OPT_INT, &o.batch, "N", "tokens of an update", 256, 65536},
       {"tokens", 0, FORAY_OPT_I64, &tokens, "N", "tokens of text that the writer writes", 1000, 1e9},
@@ -181,6 +183,8 @@ int main(int argc, char **argv) {
    * anew. */
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  if (argc > 1 && (!strcmp(argv[1], "--man") || !strcmp(argv[1], "--completion-bash")))
+    return cmd_exits(argc, argv);
   if (argc > 1 && !strcmp(argv[1], "exits")) return cmd_exits(argc - 1, argv + 1);
   if (argc > 1 && !strcmp(argv[1], "--version")) {
     puts("foray-tune " FORAY_VERSION);

@@ -11,6 +11,7 @@
 #include "train/train.h"
 
 enum { DRAFTS = 8 };
+static const double OFF = 2;    /* threshold of an exit that is not tested */
 static const double STOP = 0.3; /* product of probabilities below which a block ends */
 
 struct table {
@@ -19,7 +20,6 @@ struct table {
   int32_t *right; /* the writer's choice */
   int *doc;
   int temp[FORAY_EXITS_MAX + 1]; /* chosen index into FORAY_LOSS_TEMP */
-  unsigned use;                  /* bit per exit that the draft loop tests */
   double kl[FORAY_EXITS_MAX + 1];
 };
 
@@ -82,30 +82,27 @@ static enum foray_status fill(struct foray_tune *t, struct table *s, struct fora
 
 static float sure(const struct table *s, int h, int i) { return s->guess[h][i].sure[s->temp[h]]; }
 
-/* The exit that position i takes at this threshold; heads - 1 = full depth. */
-static int leaves(const struct table *s, int i, double threshold) {
+/* The exit that position i takes; heads - 1 = full depth. */
+static int leaves(const struct table *s, int i, const double thr[FORAY_EXITS_MAX]) {
   int h = 0;
-  while (h < s->heads - 1 && !((s->use >> h & 1) && (double)sure(s, h, i) > threshold)) h++;
+  while (h < s->heads - 1 && !((double)sure(s, h, i) > thr[h])) h++;
   return h;
 }
 
-/* Exit by exit, over the positions that reach it: the sharpest temperature at which more than 0.7 sure is
- * right at least 86 % of the time (80 % is promised; other text is harder than this). */
+/* Each exit by itself: the sharpest temperature at which more than 0.7 sure is right at least 86 % of the
+ * time (80 % is promised; other text may be harder than this). */
 static void calibrate(struct table *s) {
   int base = 0;
   while (FORAY_LOSS_TEMP[base] < 1.0f) base++;
-  for (int h = 0; h < s->heads; h++) s->temp[h] = base;
+  s->temp[s->heads - 1] = base;
   for (int h = 0; h < s->heads - 1; h++) {
-    int chosen = 0;
-    if (!(s->use >> h & 1)) continue;
+    s->temp[h] = 0;
     for (int k = 0; k < FORAY_LOSS_TEMPS; k++) {
       int n = 0, ok = 0;
-      s->temp[h] = k;
       for (int i = 0; i < s->n; i++)
-        if (leaves(s, i, 0.7) == h) n++, ok += s->guess[h][i].id == s->right[i];
-      if (n == 0 || ok >= 0.86 * n) chosen = k;
+        if (s->guess[h][i].sure[k] > 0.7f) n++, ok += s->guess[h][i].id == s->right[i];
+      if (n == 0 || ok >= 0.86 * n) s->temp[h] = k;
     }
-    s->temp[h] = chosen;
   }
 }
 
@@ -120,14 +117,14 @@ struct play {
  * block (it stays in). Tokens that left early cost no more when a deeper one follows: their columns ride
  * along. */
 static struct play play(const struct foray_net *n, const struct table *s, const struct cost *c,
-                        double threshold, double stop) {
+                        const double thr[FORAY_EXITS_MAX], double stop) {
   struct play p = {0};
   for (int i = 0; i < s->n;) {
     int k = 0, ok = 1, acc = 0;
     double all = 1;
     for (; k < DRAFTS && i + k < s->n && s->doc[i + k] == s->doc[i]; k++) {
-      int h = threshold > 1 ? s->heads - 1 : leaves(s, i + k, threshold);
-      int tests = threshold > 1 ? 0 : __builtin_popcount(s->use & ((2u << h) - 1));
+      int h = leaves(s, i + k, thr), tests = 0;
+      for (int e = 0; e <= h && e < s->heads - 1; e++) tests += thr[e] < OFF;
       double layers = h < s->heads - 1 ? n->exit[h].layer : n->n_layer;
       p.bytes += layers * c->layer + tests * (c->map + c->exit_head) + (h == s->heads - 1 ? c->head : 0);
       int right = s->guess[h][i + k].id == s->right[i + k];
@@ -204,15 +201,18 @@ static enum foray_status simulate(const struct foray_tune *t, const struct table
   enum foray_status st = add(b, ",\"drafting\":[");
   for (int q = 0; !st && q < 2; q++) {
     double stop = q ? STOP : 0;
-    struct play full = play(n, s, &c, 2, stop);
-    double base = full.accepted / full.bytes;
-    for (int k = -1; !st && k < 9; k++) {
-      double threshold = k < 0 ? 2 : 0.5 + 0.05 * k;
-      struct play p = play(n, s, &c, threshold, stop);
+    double thr[FORAY_EXITS_MAX], base = 0;
+    /* full depth, the chosen thresholds, then one threshold for all exits */
+    for (int k = -2; !st && k < 6; k++) {
+      static const double ALL[] = {0.5, 0.6, 0.7, 0.8, 0.9, 0.95};
+      for (int e = 0; e < FORAY_EXITS_MAX; e++) thr[e] = k == -2 ? OFF : k == -1 ? t->threshold[e] : ALL[k];
+      double threshold = k == -2 ? 1 : k == -1 ? 0 : ALL[k];
+      struct play p = play(n, s, &c, thr, stop);
+      if (k == -2) base = p.accepted / p.bytes;
       st = add(b,
                "%s{\"stop\":%.1f,\"threshold\":%.2f,\"accepted_per_block\":%.3f,\"drafted\":%.0f,\"bytes_per_"
                "accepted\":%.0f,\"ratio\":%.4f,\"exits\":[",
-               q || k >= 0 ? "," : "", stop, threshold, p.accepted / p.blocks, p.drafted,
+               q || k > -2 ? "," : "", stop, threshold, p.accepted / p.blocks, p.drafted,
                p.bytes / p.accepted, p.accepted / p.bytes / base);
       for (int h = 0; !st && h < s->heads; h++)
         st = add(b, "%s{\"share\":%.4f,\"right\":%.4f}", h ? "," : "",
@@ -220,7 +220,10 @@ static enum foray_status simulate(const struct foray_tune *t, const struct table
       if (!st) st = add(b, "]}");
     }
   }
-  return st ? st : add(b, "],\"use\":%u,\"threshold\":%.2f,\"ratio\":%.4f}", s->use, t->threshold, t->ratio);
+  if (!st) st = add(b, "],\"thresholds\":[");
+  for (int e = 0; !st && e < n->n_exits; e++)
+    st = add(b, t->threshold[e] < OFF ? "%s%.2f" : "%snull", e ? "," : "", t->threshold[e]);
+  return st ? st : add(b, "],\"ratio\":%.4f}", t->ratio);
 }
 
 static struct cost costs(const struct foray_net *n) {
@@ -230,26 +233,25 @@ static struct cost costs(const struct foray_net *n) {
   return c;
 }
 
-/* The exits and the threshold with the most accepted tokens a byte; an exit that does not pay for its test is
- * left out. */
-static double choose(const struct foray_net *n, struct table *s, double *threshold) {
+/* Thresholds with the most accepted tokens a byte, by coordinate ascent; an exit that does not pay for its
+ * test is off. Never below 0.7, where the promise about confidence ends. */
+static double choose(const struct foray_net *n, const struct table *s, double thr[FORAY_EXITS_MAX]) {
+  static const double GRID[] = {0.7, 0.75, 0.8, 0.84, 0.87, 0.9, 0.92, 0.94, 0.96, 0.97, 0.98, 0.99};
   struct cost c = costs(n);
-  unsigned best = 0;
-  struct play full = play(n, s, &c, 2, STOP);
-  double base = full.accepted / full.bytes, top = 0;
-  *threshold = 0.7;
-  for (unsigned use = 1; use < 1u << n->n_exits; use++) {
-    s->use = use;
-    calibrate(s);
-    for (int k = 0; k < 10; k++) {
-      struct play p = play(n, s, &c, 0.5 + 0.05 * k, STOP);
-      double ratio = p.accepted / p.bytes / base;
-      if (ratio > top) top = ratio, best = use, *threshold = 0.5 + 0.05 * k;
+  for (int e = 0; e < FORAY_EXITS_MAX; e++) thr[e] = OFF;
+  struct play full = play(n, s, &c, thr, STOP);
+  double base = full.accepted / full.bytes, top = base;
+  for (int round = 0; round < 4; round++)
+    for (int e = n->n_exits - 1; e >= 0; e--) {
+      double best = thr[e];
+      for (int k = -1; k < (int)(sizeof GRID / sizeof GRID[0]); k++) {
+        thr[e] = k < 0 ? OFF : GRID[k];
+        struct play p = play(n, s, &c, thr, STOP);
+        if (p.accepted / p.bytes > top) top = p.accepted / p.bytes, best = thr[e];
+      }
+      thr[e] = best;
     }
-  }
-  s->use = best;
-  calibrate(s);
-  return top;
+  return top / base;
 }
 
 enum foray_status foray_tune_report(struct foray_tune *t, bool fold, char **report, struct foray_err *err) {
@@ -259,10 +261,8 @@ enum foray_status foray_tune_report(struct foray_tune *t, bool fold, char **repo
   enum foray_status st = fill(t, &s, err);
   if (!st && s.n == 0) st = foray_err_set(err, FORAY_E_ARG, "no held-out text: ask for more tokens");
   if (!st) {
-    double threshold, ratio = choose(t->net, &s, &threshold);
-    t->use = s.use;
-    t->threshold = threshold;
-    t->ratio = ratio;
+    calibrate(&s);
+    t->ratio = choose(t->net, &s, t->threshold);
     st = describe(t, &s, &b);
     if (!st) st = simulate(t, &s, &b);
     if (st) nomem(err);

@@ -217,12 +217,14 @@ static void get(void *arg, struct foray_param *p) {
   s->ok = s->ok && fread(p->w, 4, p->n, s->f) == p->n && fread(p->m, 4, p->n, s->f) == p->n &&
           fread(p->v, 4, p->n, s->f) == p->n;
 }
+static int schedule(const struct foray_tune_opts *o) { return o->schedule > 0 ? o->schedule : o->steps; }
+
 static void run_key(const struct foray_tune *t, uint8_t key[FORAY_SHA256_BYTES]) {
   const struct foray_tune_opts *o = t->o;
   char s[1024];
   int n = snprintf(s, sizeof s, "%d %d %d %d %g %g %g %g %g %g %g %g %d %d %d %d %llu %llu %u", o->head_rows,
                    o->vocab, o->rank, o->first, o->alpha, o->lr, o->map_lr, o->clip, o->decay, o->exit_weight,
-                   o->full_weight, o->prompt_weight, o->steps, o->batch, o->warmup, t->corpus.n,
+                   o->full_weight, o->prompt_weight, schedule(o), o->batch, o->warmup, t->corpus.n,
                    (unsigned long long)t->corpus.scored, (unsigned long long)o->seed, t->net->cfg.n_embd);
   for (int e = 0; e < o->n_exits; e++) n += snprintf(s + n, sizeof s - (size_t)n, " %d", o->layer[e]);
   foray_sha256_once(s, (size_t)n, key);
@@ -293,7 +295,7 @@ static enum foray_status train(struct foray_tune *t, struct batch *b, struct ord
     }
     if (!st && o->rank) st = foray_net_backward(n, t->acts, t->d_state, err);
     if (st) break;
-    double f = foray_lr_at(1, t->step, o->steps, o->warmup);
+    double f = foray_lr_at(1, t->step, schedule(o), o->warmup);
     struct foray_adamw a = {o->lr * f, o->map_lr * f, o->decay, o->clip, t->step + 1};
     double norm = foray_adamw_step(n, &a), now = foray_clock_s();
     t->tokens += (uint64_t)b->m;
@@ -400,12 +402,14 @@ static enum foray_status write_file(struct foray_tune *t, const char *report, st
     foray_model_sha256(o->target, digest);
     foray_sha256_hex(digest, target);
   }
-  int used = 0;
+  int used = 0, pays = 0;
+  for (int e = 0; e < n->n_exits; e++) pays += t->threshold[e] <= 1;
   for (int e = 0; e < n->n_exits; e++) {
-    if (!(t->use >> e & 1)) continue;
+    if (pays && t->threshold[e] > 1) continue;
     layer[used] = (uint32_t)n->exit[e].layer;
     rows[used] = (uint32_t)n->exit[e].head_rows;
-    threshold[used] = (float)(o->threshold > 0 ? o->threshold : t->threshold);
+    /* where none pays, all are kept behind a threshold that seldom lets a token leave */
+    threshold[used] = (float)(o->threshold > 0 ? o->threshold : pays ? t->threshold[e] : 0.98);
     norm[used] = n->exit[e].norm.w;
     map[used++] = n->exit[e].map.w;
   }

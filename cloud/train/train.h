@@ -21,6 +21,8 @@ struct foray_tune_opts {
   double alpha, lr, map_lr, clip, decay;
   double exit_weight, full_weight, prompt_weight;
   int steps, batch, warmup;
+  int schedule; /* steps that the learning rate is laid out for; 0 = steps. A checkpoint belongs to a
+                   schedule, so a run can be ended early by asking for fewer steps of the same one */
   int skip_from, skip_to; /* measure the model without these blocks, and train nothing; both 0: no */
   int eval_tokens;        /* held-out positions that are measured */
   int ridge_tokens;
@@ -47,10 +49,10 @@ struct foray_tune {
   float **low; /* by document: states before block `first`, once computed */
   float *low_batch;
   int step;
-  unsigned use;            /* exits that pay, by the report; a bit each */
-  double threshold, ratio; /* the best one for them, and what it gains over full depth */
-  double coverage;         /* of the vocabulary list over the text */
-  uint64_t tokens;         /* trained on */
+  double threshold[FORAY_EXITS_MAX]; /* of each exit, by the report; 2 = it does not pay */
+  double ratio;                      /* accepted tokens a byte with them, over full depth */
+  double coverage;                   /* of the vocabulary list over the text */
+  uint64_t tokens;                   /* trained on */
 };
 /* Document d is held out. */
 static inline bool foray_tune_held_out(int d) { return d % 16 == 15; }
