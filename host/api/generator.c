@@ -21,6 +21,7 @@ struct foray_generator {
   struct foray_model *words;    /* owned; the model whose tokenizer is used, where the edge has none */
   const struct foray_model *model;
   struct foray_client *client;     /* owned; NULL: alone */
+  bool local;                      /* the cloud is on this machine */
   struct foray_policy_state state; /* what the policy learned so far */
   enum foray_policy_kind state_kind;
   bool has_state;
@@ -56,6 +57,8 @@ static enum foray_status connect_cloud(struct foray_generator *g, const struct f
   foray_tokenizer_hash(g->model->tokenizer, tokenizer);
   struct foray_client_opts co = {.uri = o->cloud, .spawn_args = o->cloud_args};
   co.edge.tokenizer_sha256 = tokenizer;
+  g->local =
+      !strncmp(o->cloud, "spawn:", 6) || !strncmp(o->cloud, "unix:", 5) || !strncmp(o->cloud, "fd:", 3);
   enum foray_status s = foray_client_open(&co, &g->client, err);
   if (!s) s = foray_client_wait_ready(g->client, -1, on_cloud_progress, (void *)(uintptr_t)o, err);
   if (s) foray_err_prefix(err, "cloud '%s'", o->cloud);
@@ -208,7 +211,7 @@ static bool on_gen_token(void *me, const struct foray_gen_token *t) {
 /* ---------------------------------------------------------------- the three modes */
 static enum foray_status gen_params(struct foray_generator *g, const struct foray_request *r,
                                     struct foray_gen_params *p, struct foray_err *err) {
-  enum foray_policy_kind kind = FORAY_POLICY_GOODPUT;
+  enum foray_policy_kind kind = g->local ? FORAY_POLICY_MAXPROB : FORAY_POLICY_GOODPUT;
   if (r->policy && !foray_policy_parse(r->policy, &kind))
     return foray_err_set(err, FORAY_E_ARG,
                          "policy '%s' is unknown; use goodput, fixed, maxprob, margin, entropy, "
@@ -227,7 +230,9 @@ static enum foray_status gen_params(struct foray_generator *g, const struct fora
   if (r->draft_p_min > 0) p->policy.threshold = r->draft_p_min;
   for (uint32_t e = 0; e < FORAY_DRAFT_EXITS_MAX; e++)
     p->exit_top[e] = r->exit_threshold > 0 ? r->exit_threshold : foray_edge_node_threshold(g->edge, e);
-  p->ahead = r->no_ahead ? 0 : p->policy.max;
+  /* Drafting ahead fills time in which the device would idle; on one machine it takes that time from the
+   * cloud. */
+  p->ahead = r->no_ahead || g->local ? 0 : p->policy.max;
   p->eog = r->ignore_eos ? NULL : g->eog;
   p->n_eog = r->ignore_eos ? 0 : g->n_eog;
   if (r->mode != FORAY_GENERATE_SPECULATIVE) return FORAY_OK;
@@ -286,6 +291,7 @@ static enum foray_status run_cloud(struct run *run, const struct foray_gen_reque
     res->exits[e].accepted = st.exit_accepted[e];
   }
   res->device_bytes = st.draft_bytes;
+  res->device_prompt_bytes = st.prompt_bytes;
   res->draft_seconds = st.draft_seconds;
   res->wait_seconds = st.wait_seconds;
   res->finish = foray_finish_name(st.finish);

@@ -346,9 +346,10 @@ enum foray_status foray_drafter_prefill(struct foray_drafter *d, struct foray_er
   struct foray_dev_result res = {0};
   uint64_t bytes = 0;
   uint32_t start = common(d);
-  if (start == d->n_want) return FORAY_OK;
+  if (start + 1 >= d->n_want)
+    return FORAY_OK; /* the newest token is the first draft's: it makes the logits */
   r.flags = FORAY_RUN_FLUSH;
-  return doorbell(d, &r, start, d->n_want - start, &res, &bytes, err);
+  return doorbell(d, &r, start, d->n_want - 1 - start, &res, &bytes, err);
 }
 
 /* ---------------------------------------------------------------- logits */

@@ -109,7 +109,8 @@ enum foray_status foray_drafter_sync(struct foray_drafter *d, const uint32_t *to
 enum foray_status foray_drafter_draft(struct foray_drafter *d, const struct foray_draft_params *p,
                                       struct foray_draft *out, uint32_t *n_out,
                                       struct foray_err *err) FORAY_NODISCARD;
-/* Runs the synced tokens through all layers without drafting (prompt processing ahead of time). */
+/* Runs the synced tokens, except the newest, through all layers without drafting (prompt processing ahead of
+ * time; the newest one makes the first draft's logits). */
 enum foray_status foray_drafter_prefill(struct foray_drafter *d, struct foray_err *err) FORAY_NODISCARD;
 /* Full-head logits (natural units) of the last m <= n positions of tokens[n]: out[m][vocab]. Syncs to tokens.
  * FORAY_E_UNSUPPORTED when the image has no full head. */

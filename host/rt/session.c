@@ -366,6 +366,10 @@ enum foray_status foray_generate(const uint32_t *prompt, uint32_t n_prompt, cons
   foray_timeline_init(&g->t, most, p->seed);
   double t0 = foray_clock_s();
   enum foray_status s = foray_timeline_start(&g->t, prompt, n_prompt, err);
+  if (s == FORAY_OK && source && source->prefill && n_prompt < source->ctx_max) {
+    s = source->sync(source->ctx, prompt, n_prompt, err);
+    if (s == FORAY_OK) s = source->prefill(source->ctx, &stats->prompt_bytes, err);
+  }
   if (s == FORAY_OK) s = run(g, err);
   stats->seconds = foray_clock_s() - t0;
   if (link->bytes) link->bytes(link->ctx, &stats->bytes_up, &stats->bytes_down);

@@ -26,6 +26,9 @@ struct foray_draft_source {
   enum foray_status (*sync)(void *ctx, const uint32_t *tokens, uint32_t n, struct foray_err *err);
   enum foray_status (*draft)(void *ctx, const struct foray_draft_params *p, struct foray_draft *out,
                              uint32_t *n_out, struct foray_err *err);
+  /* Takes the synced tokens through all layers; *bytes = what that streamed. May be NULL: the first draft
+   * does it. */
+  enum foray_status (*prefill)(void *ctx, uint64_t *bytes, struct foray_err *err);
   uint32_t n_exits, ctx_max;
 };
 struct foray_draft_source foray_drafter_source(struct foray_drafter *d);
@@ -103,9 +106,10 @@ struct foray_gen_stats {
   uint32_t drafted, accepted; /* sent to the cloud; found right */
   uint32_t exit_drafted[FORAY_DRAFT_EXITS_MAX + 1], exit_accepted[FORAY_DRAFT_EXITS_MAX + 1];
   uint32_t ahead_drafted,
-      ahead_used;       /* drafted while waiting; of those, sent later without being drafted again */
-  uint32_t branch_hits; /* verdicts that a runner-up had foreseen */
-  uint64_t draft_bytes; /* streamed from device memory for all drafts, wasted ones too */
+      ahead_used;        /* drafted while waiting; of those, sent later without being drafted again */
+  uint32_t branch_hits;  /* verdicts that a runner-up had foreseen */
+  uint64_t draft_bytes;  /* streamed from device memory for all drafts, wasted ones too */
+  uint64_t prompt_bytes; /* the same for the prompt, once */
   uint64_t bytes_up, bytes_down;
   double seconds, draft_seconds, wait_seconds;
   enum foray_finish finish;

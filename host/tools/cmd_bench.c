@@ -133,6 +133,7 @@ static void add(struct sum *to, const struct foray_result *r, const struct foray
   to->r.bytes_up += r->bytes_up;
   to->r.bytes_down += r->bytes_down;
   to->r.device_bytes += r->device_bytes;
+  to->r.device_prompt_bytes += r->device_prompt_bytes;
   to->r.seconds += r->seconds;
   to->r.draft_seconds += r->draft_seconds;
   to->r.wait_seconds += r->wait_seconds;
@@ -145,18 +146,18 @@ static double ratio(double a, double b) { return b > 0 ? a / b : 0; }
 
 static json_t *sum_json(const struct sum *s) {
   const struct foray_result *r = &s->r;
-  return json_pack("{s:I s:I s:I s:I s:I s:I s:I s:o s:I s:I s:I s:I s:I s:f s:f s:f s:f s:f s:f s:f}",
+  return json_pack("{s:I s:I s:I s:I s:I s:I s:I s:o s:I s:I s:I s:I s:I s:I s:f s:f s:f s:f s:f s:f s:f}",
                    "prompts", (json_int_t)s->prompts, "equal", (json_int_t)s->equal, "tokens",
                    (json_int_t)r->tokens, "prompt_tokens", (json_int_t)r->prompt_tokens, "verifications",
                    (json_int_t)r->verifications, "drafted", (json_int_t)r->drafted, "accepted",
                    (json_int_t)r->accepted, "exits", show_exits_json(r), "bytes_up", (json_int_t)r->bytes_up,
                    "bytes_down", (json_int_t)r->bytes_down, "plain_bytes_up", (json_int_t)s->plain_bytes_up,
                    "plain_bytes_down", (json_int_t)s->plain_bytes_down, "device_bytes",
-                   (json_int_t)r->device_bytes, "accepted_per_device_mb",
-                   ratio(r->accepted, (double)r->device_bytes / 1e6), "seconds", r->seconds, "draft_seconds",
-                   r->draft_seconds, "wait_seconds", r->wait_seconds, "plain_seconds", s->plain_seconds,
-                   "tokens_per_verification", ratio(r->tokens, r->verifications), "speedup",
-                   ratio(s->plain_seconds, r->seconds));
+                   (json_int_t)r->device_bytes, "device_prompt_bytes", (json_int_t)r->device_prompt_bytes,
+                   "accepted_per_device_mb", ratio(r->accepted, (double)r->device_bytes / 1e6), "seconds",
+                   r->seconds, "draft_seconds", r->draft_seconds, "wait_seconds", r->wait_seconds,
+                   "plain_seconds", s->plain_seconds, "tokens_per_verification",
+                   ratio(r->tokens, r->verifications), "speedup", ratio(s->plain_seconds, r->seconds));
 }
 
 static void print_row(const struct sum *s) {

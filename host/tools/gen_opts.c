@@ -8,12 +8,8 @@
 #include <string.h>
 
 void gen_opts_init(struct gen_opts *o) {
-  *o = (struct gen_opts){.n_predict = 128,
-                         .top_p = 1,
-                         .repeat_penalty = 1,
-                         .repeat_last_n = 64,
-                         .draft_max = 8,
-                         .policy = "goodput"};
+  *o = (struct gen_opts){
+      .n_predict = 128, .top_p = 1, .repeat_penalty = 1, .repeat_last_n = 64, .draft_max = 8};
 }
 
 void gen_opts_table(struct gen_opts *o, const struct foray_opt *own, struct foray_opt *table) {
@@ -64,7 +60,9 @@ void gen_opts_table(struct gen_opts *o, const struct foray_opt *own, struct fora
       {"stop|reverse-prompt", 'r', FORAY_OPT_LIST, &o->stops, "TEXT", "end when TEXT appears; many times", 0,
        0},
       {"policy", 0, FORAY_OPT_STR, &o->policy, "NAME",
-       "how much to draft: goodput, fixed, maxprob, margin, entropy, evidence, adaptive (goodput)", 0, 0},
+       "how much to draft: goodput, fixed, maxprob, margin, entropy, evidence, adaptive (maxprob on this "
+       "machine, goodput over a network)",
+       0, 0},
       {"draft-max|draft|spec-draft-n-max", 0, FORAY_OPT_INT, &o->draft_max, "N", "drafts a block at most (8)",
        1, 32},
       {"draft-min|spec-draft-n-min", 0, FORAY_OPT_INT, &o->draft_min, "N", "drafts a block at least (0)", 0,
@@ -73,7 +71,8 @@ void gen_opts_table(struct gen_opts *o, const struct foray_opt *own, struct fora
        0, 1},
       {"exit-threshold", 0, FORAY_OPT_DOUBLE, &o->exit_threshold, "P",
        "leave the model early when surer than P (default: the exits file's)", 0, 2},
-      {"no-ahead", 0, FORAY_OPT_FLAG, &o->no_ahead, NULL, "wait for a verdict instead of drafting on", 0, 0},
+      {"no-ahead", 0, FORAY_OPT_FLAG, &o->no_ahead, NULL,
+       "wait for a verdict instead of drafting on (always so with a cloud on this machine)", 0, 0},
       {"chat-template", 0, FORAY_OPT_STR, &o->chat_template, "NAME",
        "chatml, qwen, smollm, gemma, llama3, llama2 or none (default: the file's)", 0, 0},
       {"system-prompt|sys|system", 0, FORAY_OPT_STR, &o->system, "TEXT", "system turn", 0, 0},

@@ -95,12 +95,14 @@ struct foray_request {
   const char *const *stops; /* NUL-terminated strings; generation ends when one appears */
   uint32_t n_stops;
   /* drafting */
-  const char *policy; /* "goodput" (NULL), "fixed", "maxprob", "margin", "entropy", "evidence", "adaptive" */
-  uint32_t draft_max; /* tokens a block; 0: 8 */
-  uint32_t draft_min; /* 0 */
-  float draft_p_min;  /* threshold of the policy; 0: its default */
+  /* "goodput", "fixed", "maxprob", "margin", "entropy", "evidence", "adaptive". NULL: goodput over a network;
+   * maxprob with a cloud on this machine, where times say more about the neighbour than about the link. */
+  const char *policy;
+  uint32_t draft_max;   /* tokens a block; 0: 8 */
+  uint32_t draft_min;   /* 0 */
+  float draft_p_min;    /* threshold of the policy; 0: its default */
   float exit_threshold; /* leave early when surer than this; 0: the exits file's; > 1: never */
-  bool no_ahead;        /* wait for a verdict instead of drafting on */
+  bool no_ahead;        /* wait for a verdict instead of drafting on; a cloud on this machine implies it */
 };
 FORAY_API struct foray_request foray_request_default(void); /* temperature 0, nothing filtered */
 
@@ -137,6 +139,7 @@ struct foray_result {
   } exits[FORAY_EXITS_SHOWN_MAX];
   uint64_t bytes_up, bytes_down; /* of this run */
   uint64_t device_bytes;         /* streamed from device memory for all drafts, wasted ones too */
+  uint64_t device_prompt_bytes;  /* the same for the prompt */
   double seconds, first_token_seconds, draft_seconds, wait_seconds;
   const char *finish; /* "stop", "length", "eos", "cancelled"; static */
 };

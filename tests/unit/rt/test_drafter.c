@@ -112,6 +112,10 @@ TEST(a_draft_depends_on_prefix_and_parameters_alone) {
     for (uint32_t k = 0; k < 16; k++) {
       struct foray_draft_params p = random_params(seed, k);
       struct foray_draft a[FORAY_DRAFT_MAX], b[FORAY_DRAFT_MAX];
+      if (k % 4 == 3) { /* prompt processing ahead of time changes nothing */
+        CU_ASSERT_EQUAL(foray_drafter_sync(r.d, tok, n, NULL), FORAY_OK);
+        CU_ASSERT_EQUAL(foray_drafter_prefill(r.d, NULL), FORAY_OK);
+      }
       uint32_t na = draft(&r, tok, n, &p, a);
       struct rig f = rig_open("ref", t.img, (struct foray_drafter_opts){0});
       uint32_t nb = draft(&f, tok, n, &p, b);
