@@ -12,6 +12,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 struct conn {
@@ -360,7 +362,14 @@ void foray_server_close(struct foray_server *s) {
 int foray_server_port(const struct foray_server *s) { return s->port; }
 
 enum foray_status foray_server_run(struct foray_server *s, struct foray_err *err) {
+  /* An edge may be gone when its answer is written: that is an error code here, not a signal. */
+  sigset_t pipe, old;
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipe, &old);
   event_base_dispatch(s->base);
+  if (!sigismember(&old, SIGPIPE)) sigtimedwait(&pipe, NULL, &(struct timespec){0, 0});
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
   if (!s->failed.code) return FORAY_OK;
   if (err) *err = s->failed;
   return s->failed.code;
