@@ -27,6 +27,11 @@ static enum foray_status bad(struct foray_err *err, const char *label, size_t of
 
 static bool matches(const uint8_t *p, size_t n, const char *name) {
   size_t k = strlen(name);
+  if (k && name[k - 1] == '*') { /* the last part of the path begins so */
+    size_t base = n;
+    while (base && p[base - 1] != '/') base--;
+    return n - base >= k - 1 && memcmp(p + base, name, k - 1) == 0;
+  }
   return n >= k && memcmp(p + n - k, name, k) == 0 && (n == k || p[n - k - 1] == '/');
 }
 

@@ -7,7 +7,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* Appends the member whose path is `name` or ends in "/name" to `out`: stored or deflated, CRC checked, at
+/* Appends the member whose path is `name` or ends in "/name" (or, with name = "prefix*", the first one whose
+ * last component begins with prefix) to `out`: stored or deflated, CRC checked, at
  * most bytes_max. FORAY_E_FORMAT, FORAY_E_NOTFOUND, FORAY_E_UNSUPPORTED (zip64, encryption, other methods),
  * FORAY_E_LIMIT, FORAY_E_IO. */
 enum foray_status foray_zip_extract(const char *path, const char *name, uint64_t bytes_max, FILE *out,
