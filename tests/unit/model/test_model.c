@@ -376,3 +376,56 @@ TEST(real_smollm_perplexity_equals_llama_cpp) {
   foray_pool_close(pool);
   foray_model_close(m);
 }
+
+/* ---------------------------------------------------------------- names and identity */
+
+TEST(models_that_are_not_there_say_what_to_do) {
+  struct foray_model *m = NULL;
+  struct foray_err err = {0};
+  const char *old = getenv("XDG_CACHE_HOME");
+  char *keep = old ? strdup(old) : NULL;
+  setenv("XDG_CACHE_HOME", "/tmp/foray-no-such-cache", 1);
+  CU_ASSERT_EQUAL(foray_model_open("gemma3-270m", &m, &err), FORAY_E_NOTFOUND);
+  CU_ASSERT_PTR_NOT_NULL(strstr(err.msg, "foray pull gemma3-270m"));
+  CU_ASSERT_EQUAL(foray_model_open("gemma4", &m, &err), FORAY_E_NOTFOUND);
+  CU_ASSERT_PTR_NOT_NULL(strstr(err.msg, "foray models"));
+  CU_ASSERT_EQUAL(foray_model_open("./none.gguf", &m, &err), FORAY_E_NOTFOUND);
+  CU_ASSERT_PTR_NOT_NULL(strstr(err.msg, "./none.gguf: "));
+  CU_ASSERT_PTR_NULL(m);
+  if (keep)
+    setenv("XDG_CACHE_HOME", keep, 1);
+  else
+    unsetenv("XDG_CACHE_HOME");
+  free(keep);
+}
+
+TEST(digest_and_tensors_of_an_opened_model) {
+  struct foray_tiny d = foray_tiny_default(FORAY_ARCH_QWEN2);
+  struct foray_buf b;
+  struct foray_model *m = open_tiny(&d, &b);
+  uint8_t want[FORAY_SHA256_BYTES], got[FORAY_SHA256_BYTES];
+  foray_sha256_once(b.data, b.len, want);
+  for (int i = 0; i < 2; i++) {
+    foray_model_sha256(m, got);
+    CU_ASSERT_EQUAL(memcmp(want, got, sizeof got), 0);
+  }
+  char name[64];
+  foray_role_tensor_name(FORAY_ROLE_ATTN_Q, 1, name, sizeof name);
+  CU_ASSERT_STRING_EQUAL(name, "blk.1.attn_q.weight");
+  CU_ASSERT_PTR_EQUAL(foray_model_tensor(m, FORAY_ROLE_ATTN_Q, 1), foray_gguf_find_tensor(m->gguf, name));
+  CU_ASSERT_PTR_NULL(foray_model_tensor(m, FORAY_ROLE_ATTN_Q, 2));
+  CU_ASSERT_PTR_NULL(foray_model_tensor(m, FORAY_ROLE_ATTN_Q_NORM, 0));
+  CU_ASSERT_PTR_EQUAL(foray_model_head(m), foray_model_tensor(m, FORAY_ROLE_OUTPUT, 0));
+  CU_ASSERT_TRUE(m->config.qkv_bias && !m->config.tied && m->config.rope_style == FORAY_ROPE_NEOX);
+  foray_model_close(m);
+  foray_buf_deinit(&b);
+  d = foray_tiny_default(FORAY_ARCH_GEMMA3);
+  m = open_tiny(&d, &b);
+  CU_ASSERT_PTR_EQUAL(foray_model_head(m), foray_model_tensor(m, FORAY_ROLE_TOKEN_EMBD, 0));
+  CU_ASSERT_TRUE(m->config.tied && m->config.qk_norm && m->config.window == 8);
+  CU_ASSERT_TRUE(foray_config_layer_local(&m->config, 4) && !foray_config_layer_local(&m->config, 5));
+  CU_ASSERT_EQUAL(foray_config_layer_rope_base(&m->config, 0), 1e4f);
+  CU_ASSERT_EQUAL(foray_config_layer_rope_base(&m->config, 5), 1e6f);
+  foray_model_close(m);
+  foray_buf_deinit(&b);
+}
