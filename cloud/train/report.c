@@ -11,8 +11,9 @@
 #include "train/train.h"
 
 enum { DRAFTS = 8 };
-static const double OFF = 2;    /* threshold of an exit that is not tested */
-static const double STOP = 0.3; /* product of probabilities below which a block ends */
+static const double OFF = 2; /* threshold of an exit that is not tested */
+static const double STOP =
+    0.5; /* a block ends behind a less probable token: policy max-prob (docs/drafting.md) */
 
 struct table {
   int n, cap, heads; /* positions; heads = exits + 1, full depth last */
@@ -121,7 +122,6 @@ static struct play play(const struct foray_net *n, const struct table *s, const 
   struct play p = {0};
   for (int i = 0; i < s->n;) {
     int k = 0, ok = 1, acc = 0;
-    double all = 1;
     for (; k < DRAFTS && i + k < s->n && s->doc[i + k] == s->doc[i]; k++) {
       int h = leaves(s, i + k, thr), tests = 0;
       for (int e = 0; e <= h && e < s->heads - 1; e++) tests += thr[e] < OFF;
@@ -132,8 +132,7 @@ static struct play play(const struct foray_net *n, const struct table *s, const 
       if (ok) p.left[h]++, p.left_ok[h] += right;
       ok = ok && right;
       acc += ok;
-      all *= (double)sure(s, h, i + k);
-      if (all < stop) {
+      if ((double)sure(s, h, i + k) < stop) {
         k++;
         break;
       }
