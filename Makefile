@@ -34,6 +34,10 @@ OPT_release := -O2 -g
 OPT_clang   := -O2 -g
 OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 OPT_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+# Kernels written in intrinsics take minutes to compile with every check: they keep AddressSanitizer in the asan
+# configuration (UBSan sees their scalar twins), and none in the fuzz configuration, whose targets parse.
+OPT_SIMD_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
+OPT_SIMD_fuzz := -O1 -g
 OPT_mutant  := -O2 -g -DFORAY_MUTANT_$(MUTANT)=1
 CCACHE := $(shell command -v ccache 2>/dev/null)
 ifeq ($(origin CC),default)
@@ -47,7 +51,7 @@ WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-pr
             -Wpointer-arith -Wformat=2 -Werror
 WARNINGS += $(if $(findstring gcc,$(CC_$(CONFIG))),-Wno-format-truncation)# cutting a message at its limit is meant
 BASE_CFLAGS := -std=c11 -D_GNU_SOURCE -DFORAY_VERSION='"$(VERSION)"' -ffp-contract=off -fno-math-errno \
-               -fvisibility=hidden -pthread $(OPT_$(CONFIG)) $(WARNINGS) $(CFLAGS)
+               -fvisibility=hidden -pthread $(WARNINGS) $(CFLAGS)
 LDFLAGS  ?=
 LDLIBS   := -lm -pthread
 
@@ -114,6 +118,7 @@ PKG_LIBS    = $(shell $(PKG_CONFIG) --libs $(1) 2>/dev/null)
 srcs = $(wildcard $(DIR_$(1))/*.c)
 obj  = $(patsubst %.c,$(B)/obj/%.o,$(1))
 isa  = $(ISA_CFLAGS_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
+opt  = $(or $(if $(call isa,$(1)),$(OPT_SIMD_$(CONFIG))),$(OPT_$(CONFIG)))
 
 PROTO_C := $(patsubst host/proto/%.proto,$(B)/gen/%.pb-c.c,$(wildcard host/proto/*.proto))
 PROTO_H := $(PROTO_C:.c=.h)
@@ -154,7 +159,7 @@ define lib_rules
 $(B)/obj/$(2)/%.o: $(2)/%.c build/inc/.stamp | $(PROTO_H) hw/gen/foray_abi.h
 	@mkdir -p $$(@D)
 	@$$(if $$(filter 1,$$(V)),,echo "  CC    $$<")
-	$$(Q)$$(CCACHE) $$(CC) $$(BASE_CFLAGS) $$(call isa,$$<) -Ibuild/inc/$(1) $(if $(filter abi gen foray core model dev engine train batch,$(1)),,-I$(B)/gen) \
+	$$(Q)$$(CCACHE) $$(CC) $$(BASE_CFLAGS) $$(call opt,$$<) $$(call isa,$$<) -Ibuild/inc/$(1) $(if $(filter abi gen foray core model dev engine train batch,$(1)),,-I$(B)/gen) \
 	  $$(PKG_CFLAGS) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach l,$(LIBS) hosttools cloudtools,$(eval $(call lib_rules,$(l),$(DIR_$(l)))))
