@@ -47,7 +47,7 @@ static double rms_ratio(const struct foray_codes *c, const float *w) {
   return sqrt(e / s);
 }
 
-enum { ROWS = 48, COLS = 320 };
+enum { ROWS = 32, COLS = 192 };
 
 static void random_matrix(float *w, float spread) {
   for (uint32_t r = 0; r < ROWS; r++) {
@@ -216,7 +216,7 @@ TEST(factor_is_the_root_of_the_inverse) {
   float *h = malloc(K * K * sizeof *h), *keep = malloc(K * K * sizeof *h), *u = malloc(K * K * sizeof *u);
   struct foray_pack_gemm *g = foray_pack_gemm_open(NULL);
   CU_ASSERT_FATAL(h && keep && u && g);
-  gram(h, K, 500);
+  gram(h, K, 300);
   double mean = 0;
   for (int i = 0; i < K; i++) mean += (double)h[i * K + i] / K;
   memcpy(keep, h, K * K * sizeof *h);
@@ -264,14 +264,14 @@ static double weighted(const struct foray_codes *c, const float *w, const float 
 
 /* Rounding against the inputs must beat rounding to nearest clearly on the error that counts. */
 TEST(second_order_rounding_lowers_the_error_of_the_product) {
-  enum { K = 320 };
+  enum { K = COLS };
   static float w[ROWS * COLS], copy[ROWS * COLS];
   float *h = malloc(K * K * sizeof *h), *keep = malloc(K * K * sizeof *h), *u = malloc(K * K * sizeof *u);
   struct foray_pack_gemm *g = foray_pack_gemm_open(NULL);
   CU_ASSERT_FATAL(h && keep && u && g);
   random_matrix(w, 0.3f);
   memcpy(copy, w, sizeof w);
-  gram(h, K, 600);
+  gram(h, K, 250);
   memcpy(keep, h, K * K * sizeof *h);
   CU_ASSERT_EQUAL_FATAL(foray_gptq_factor(g, h, u, K, NULL), FORAY_OK);
   for (enum foray_image_type type = FORAY_IMAGE_Q4A; type <= FORAY_IMAGE_Q8S; type++) {
@@ -382,13 +382,13 @@ static void calib_text(char *path) {
 TEST(budget_is_kept_and_used) {
   char text[] = "/tmp/foray-test-XXXXXX";
   struct foray_buf b;
-  struct foray_model *m = tiny(FORAY_ARCH_QWEN2, &b, 256);
+  struct foray_model *m = tiny(FORAY_ARCH_QWEN2, &b, 192);
   calib_text(text);
   double last_cost = 1e9;
-  const double budget[] = {6.0, 7.5, 20.0};
+  const double budget[] = {6.0, 20.0};
   for (int i = 0; i < 3; i++) {
     struct foray_pack_opts o = {
-        .calib = FORAY_PACK_CALIB_ON, .calib_path = text, .calib_tokens = 512, .bits_max = budget[i]};
+        .calib = FORAY_PACK_CALIB_ON, .calib_path = text, .calib_tokens = 256, .bits_max = budget[i]};
     struct foray_image *img = pack(m, &o);
     double cost = 0;
     int eight = 0;
@@ -401,7 +401,7 @@ TEST(budget_is_kept_and_used) {
     CU_ASSERT(cost < last_cost);
     CU_ASSERT(cost > 0);
     last_cost = cost;
-    if (i == 2) CU_ASSERT_EQUAL(eight, 14);
+    if (i == 1) CU_ASSERT_EQUAL(eight, 14);
     char *json;
     CU_ASSERT_EQUAL_FATAL(foray_image_inspect(img, &json, NULL), FORAY_OK);
     CU_ASSERT_PTR_NOT_NULL(strstr(json, "\"bits_per_block_weight\""));
@@ -422,11 +422,11 @@ TEST(threads_do_not_change_the_image) {
   char text[] = "/tmp/foray-test-XXXXXX";
   struct foray_buf b;
   struct foray_model *m = tiny(FORAY_ARCH_LLAMA, &b, 128);
-  uint8_t sha[3][32];
+  uint8_t sha[2][32];
   calib_text(text);
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < 2; i++) {
     struct foray_pool *pool = NULL;
-    if (i) CU_ASSERT_EQUAL_FATAL(foray_pool_open(i + 1, &pool, NULL), FORAY_OK);
+    if (i) CU_ASSERT_EQUAL_FATAL(foray_pool_open(3, &pool, NULL), FORAY_OK);
     struct foray_pack_opts o = {
         .pool = pool, .calib = FORAY_PACK_CALIB_ON, .calib_path = text, .calib_tokens = 256, .bits_max = 7};
     struct foray_image *img = pack(m, &o);
@@ -435,7 +435,6 @@ TEST(threads_do_not_change_the_image) {
     foray_pool_close(pool);
   }
   CU_ASSERT_EQUAL(memcmp(sha[0], sha[1], 32), 0);
-  CU_ASSERT_EQUAL(memcmp(sha[0], sha[2], 32), 0);
   unlink(text);
   foray_model_close(m);
   foray_buf_deinit(&b);
