@@ -34,7 +34,7 @@ struct foray_pack_opts {
   bool no_full_head;      /* leave the full head of an untied model out (perplexity needs it) */
   enum foray_pack_calib calib;
   const char *calib_path; /* text; NULL: the built-in sample */
-  uint32_t calib_tokens;  /* 0: 4096 */
+  uint32_t calib_tokens;  /* 0: 2048 */
   const char *command;    /* noted in the image; may be NULL */
   /* Called from the calling thread, often; done rises from 0 to 1. False cancels (FORAY_E_CANCELLED). */
   bool (*progress)(void *user, const char *what, double done);

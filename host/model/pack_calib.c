@@ -15,7 +15,7 @@
 
 enum {
   SEQ = 256, /* tokens of a calibration sequence */
-  TOKENS_DEFAULT = 4096,
+  TOKENS_DEFAULT = 2048,
   TEXT_MAX = 1 << 26, /* bytes of a calibration text */
   PROBE_SEQ = 128,    /* the measurement's own sequences */
   PROBE_SEQS = 2,
@@ -461,6 +461,11 @@ enum foray_status foray_pack_calibrate(struct foray_pack_job *j, struct foray_er
     c.n_seq = (want < ids.n ? want : ids.n) / SEQ;
     if (!c.n_seq) c.n_seq = 1;
     j->calib_tokens = (uint32_t)(c.n_seq * SEQ);
+    /* sequences spread evenly over the text; moving down in place, because starts only rise */
+    for (size_t s = 0; s < c.n_seq; s++) {
+      size_t from = c.n_seq > 1 ? s * (ids.n - SEQ) / (c.n_seq - 1) : 0;
+      memmove(ids.ids + s * SEQ, ids.ids + from, SEQ * sizeof *ids.ids);
+    }
     st = calib_open(&c, c.n_seq * SEQ);
   }
   if (st == FORAY_OK) st = sweep(&c, ids.ids);
