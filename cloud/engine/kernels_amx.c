@@ -14,7 +14,8 @@ static void gemm_amx(const struct ek_mat *w, const struct ek_act *x, int n, floa
 #include "engine/kernels_impl.h"
 
 enum {
-  AMX_MIN = 4,
+  AMX_MIN = 5,
+  AMX_MIN_6 = 7,
   CHUNK = 32
 }; /* CHUNK: groups that are unpacked at a time, so that they stay in the first cache */
 
@@ -174,7 +175,7 @@ static void gemm_amx(const struct ek_mat *w, const struct ek_act *x, int n, floa
                                          {block_8_0, block_8_1, block_8_2},
                                          {block_12_0, block_12_1, block_12_2},
                                          {block_16_0, block_16_1, block_16_2}};
-  if (w->format >= EK_F32 || (n == 1 && x[0].width < AMX_MIN)) {
+  if (w->format >= EK_F32 || (n == 1 && x[0].width < (w->format == EK_Q6_K ? AMX_MIN_6 : AMX_MIN))) {
     gemm(w, x, n, y, b0, b1, scratch);
     return;
   }

@@ -86,24 +86,33 @@ EK_INLINE void unpack(const uint8_t *p, int bits, vb v[8]) {
   }
   if (bits == 5) {
     const vb h = vb_load(p + 256);
-    v[0] = vb_or(v[0], vb_shl_and(h, 4, 16));
-    v[1] = vb_or(v[1], vb_shl_and(h, 3, 16));
-    v[2] = vb_or(v[2], vb_shl_and(h, 2, 16));
-    v[3] = vb_or(v[3], vb_shl_and(h, 1, 16));
-    v[4] = vb_or(v[4], vb_and1(h, 16));
-    v[5] = vb_or(v[5], vb_shr_and(h, 1, 16));
-    v[6] = vb_or(v[6], vb_shr_and(h, 2, 16));
-    v[7] = vb_or(v[7], vb_shr_and(h, 3, 16));
+    v[0] = vb_or_shl(v[0], h, 4, 16);
+    v[1] = vb_or_shl(v[1], h, 3, 16);
+    v[2] = vb_or_shl(v[2], h, 2, 16);
+    v[3] = vb_or_shl(v[3], h, 1, 16);
+    v[4] = vb_or_shl(v[4], h, 0, 16);
+    v[5] = vb_or_shr(v[5], h, 1, 16);
+    v[6] = vb_or_shr(v[6], h, 2, 16);
+    v[7] = vb_or_shr(v[7], h, 3, 16);
   } else if (bits == 6) {
     const vb h0 = vb_load(p + 256), h1 = vb_load(p + 320);
-    v[0] = vb_or(v[0], vb_shl_and(h0, 4, 48));
-    v[1] = vb_or(v[1], vb_shl_and(h0, 2, 48));
-    v[2] = vb_or(v[2], vb_and1(h0, 48));
-    v[3] = vb_or(v[3], vb_shr_and(h0, 2, 48));
-    v[4] = vb_or(v[4], vb_shl_and(h1, 4, 48));
-    v[5] = vb_or(v[5], vb_shl_and(h1, 2, 48));
-    v[6] = vb_or(v[6], vb_and1(h1, 48));
-    v[7] = vb_or(v[7], vb_shr_and(h1, 2, 48));
+    v[0] = vb_or_shl(v[0], h0, 4, 48);
+    v[1] = vb_or_shl(v[1], h0, 2, 48);
+    v[2] = vb_or_shl(v[2], h0, 0, 48);
+    v[3] = vb_or_shr(v[3], h0, 2, 48);
+    v[4] = vb_or_shl(v[4], h1, 4, 48);
+    v[5] = vb_or_shl(v[5], h1, 2, 48);
+    v[6] = vb_or_shl(v[6], h1, 0, 48);
+    v[7] = vb_or_shr(v[7], h1, 2, 48);
+  }
+}
+
+/* The same for nibbles, with the odd vectors 16 times too large. */
+EK_INLINE void unpack_high16(const uint8_t *p, vb v[8]) {
+  for (int i = 0; i < 4; i++) {
+    const vb x = vb_load(p + 64 * i);
+    v[2 * i] = vb_and1(x, 15);
+    v[2 * i + 1] = vb_and1(x, 240);
   }
 }
 
@@ -148,8 +157,11 @@ EK_INLINE void gemm_block(const struct ek_mat *w, const uint8_t *blk, const stru
                           float *const *y, int row, int rows, const enum ek_format F, const int M) {
   const int bits = fmt_bits(F), off = fmt_off(F), groups = w->cols / EK_GROUP;
   const size_t width = (size_t)x->width, gbytes = (size_t)bits * 64;
+  /* With one column the shift of the high nibbles is the larger part of the work: done on their sum instead.
+   */
+  const int high16 = VEC_HIGH16 && bits == 4 && M == 1;
   const uint8_t *p = blk + w->meta_bytes;
-  vf acc[8];
+  vf acc[4];
   for (int c = 0; c < M; c++) acc[c] = vf_set1(0.0f);
   for (int g = 0; g < groups; g++, p += gbytes) {
     const size_t at = (size_t)g * width + (size_t)c0;
@@ -157,7 +169,10 @@ EK_INLINE void gemm_block(const struct ek_mat *w, const uint8_t *blk, const stru
     vb v[8];
     vf a[2], b;
     for (int i = 0; i < bits; i++) vec_prefetch(p + 3072 + 64 * i);
-    unpack(p, bits, v);
+    if (high16)
+      unpack_high16(p, v);
+    else
+      unpack(p, bits, v);
     scales(F, blk, g, a, &b);
     for (int c = 0; c < M; c++) {
       const int8_t *xq = q + c * EK_GROUP;
@@ -171,7 +186,16 @@ EK_INLINE void gemm_block(const struct ek_mat *w, const uint8_t *blk, const stru
         acc[c] = vf_fma(vf_mul(a[1], d), vi_to_f(i1), acc[c]);
       } else {
         vi s = vi_set1(off ? x->n32[at + (size_t)c] * off : 0);
-        for (int i = 0; i < 8; i++) s = dot_any(bits, s, v[i], xq + 4 * i);
+        if (high16) {
+          vi t = vi_set1(0);
+          for (int i = 0; i < 8; i += 2) {
+            s = vi_dot(s, v[i], xq + 4 * i);
+            t = vi_dot(t, v[i + 1], xq + 4 * i + 4);
+          }
+          s = vi_add_16th(s, t);
+        } else {
+          for (int i = 0; i < 8; i++) s = dot_any(bits, s, v[i], xq + 4 * i);
+        }
         acc[c] = vf_fma(vf_mul(a[0], d), vi_to_f(s), acc[c]);
         if (fmt_min(F)) acc[c] = vf_fma(b, vf_set1(x->s[at + (size_t)c]), acc[c]);
       }
@@ -183,7 +207,7 @@ EK_INLINE void gemm_block(const struct ek_mat *w, const uint8_t *blk, const stru
 EK_INLINE void gemm_float(const struct ek_mat *w, const uint8_t *blk, const struct ek_act *x, int c0,
                           float *const *y, int row, int rows, const enum ek_format F, const int M) {
   const size_t width = (size_t)x->width, esize = F == EK_F32 ? 4 : 2;
-  vf acc[8];
+  vf acc[4];
   for (int c = 0; c < M; c++) acc[c] = vf_set1(0.0f);
   for (int k = 0; k < w->cols; k++) {
     const void *p = blk + (size_t)k * 16 * esize;
@@ -197,31 +221,27 @@ EK_INLINE void gemm_float(const struct ek_mat *w, const uint8_t *blk, const stru
 /* One function per format: the rows of the part, all act blocks, columns in runs of up to 8 (of 1 where
  * EK_NARROW is defined: unrolling buys the plain C lanes nothing but compile time). */
 #ifdef EK_NARROW
-#define GEMM_STEP       1
-#define GEMM_ANY(fn, F) fn(w, blk, x + i, c, y, row, rows, F, 1);
+#define GEMM_COLUMNS(fn, F)                                                                                  \
+  for (int c = 0; c < x[i].width; c++) fn(w, blk, x + i, c, y, row, rows, F, 1);
 #else
-#define GEMM_STEP 8
-#define GEMM_ANY(fn, F)                                                                                      \
-  switch (x[i].width - c) {                                                                                  \
-  case 1: fn(w, blk, x + i, c, y, row, rows, F, 1); break;                                                   \
-  case 2: fn(w, blk, x + i, c, y, row, rows, F, 2); break;                                                   \
-  case 3: fn(w, blk, x + i, c, y, row, rows, F, 3); break;                                                   \
-  case 4: fn(w, blk, x + i, c, y, row, rows, F, 4); break;                                                   \
-  case 5: fn(w, blk, x + i, c, y, row, rows, F, 5); break;                                                   \
-  case 6: fn(w, blk, x + i, c, y, row, rows, F, 6); break;                                                   \
-  case 7: fn(w, blk, x + i, c, y, row, rows, F, 7); break;                                                   \
-  default: fn(w, blk, x + i, c, y, row, rows, F, 8); break;                                                  \
-  }
+#define GEMM_COLUMNS(fn, F)                                                                                  \
+  int c = 0;                                                                                                 \
+  for (; c + 4 <= x[i].width; c += 4) fn(w, blk, x + i, c, y, row, rows, F, 4);                              \
+  if (c + 3 == x[i].width)                                                                                   \
+    fn(w, blk, x + i, c, y, row, rows, F, 3);                                                                \
+  else if (c + 2 == x[i].width)                                                                              \
+    fn(w, blk, x + i, c, y, row, rows, F, 2);                                                                \
+  else if (c < x[i].width)                                                                                   \
+    fn(w, blk, x + i, c, y, row, rows, F, 1);
 #endif
 #define GEMM_FORMAT(name, fn, F)                                                                             \
   static void name(const struct ek_mat *w, const struct ek_act *x, int n, float *const *y, int b0, int b1) { \
     for (int b = b0; b < b1; b++) {                                                                          \
       const uint8_t *blk = w->data + (size_t)b * w->block_bytes;                                             \
       const int row = b * EK_ROWS, rows = w->rows - row < EK_ROWS ? w->rows - row : EK_ROWS;                 \
-      for (int i = 0; i < n; i++)                                                                            \
-        for (int c = 0; c < x[i].width; c += GEMM_STEP) {                                                    \
-          GEMM_ANY(fn, F)                                                                                    \
-        }                                                                                                    \
+      for (int i = 0; i < n; i++) {                                                                          \
+        GEMM_COLUMNS(fn, F)                                                                                  \
+      }                                                                                                      \
     }                                                                                                        \
   }
 GEMM_FORMAT(gemm_q4_0, gemm_block, EK_Q4_0)

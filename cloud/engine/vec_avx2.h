@@ -93,6 +93,9 @@ static inline vb vb_and1(vb x, uint8_t m) {
 #define vb_shl_and(x, n, m) vb_and1((vb){_mm256_slli_epi16((x).a, (n)), _mm256_slli_epi16((x).b, (n))}, (m))
 #define vb_shr_and(x, n, m) vb_and1((vb){_mm256_srli_epi16((x).a, (n)), _mm256_srli_epi16((x).b, (n))}, (m))
 static inline vb vb_or(vb x, vb y) { return (vb){_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
+/* a | ((h << n) & m), a | ((h >> n) & m) */
+#define vb_or_shl(a, h, n, m) vb_or((a), vb_shl_and((h), (n), (m)))
+#define vb_or_shr(a, h, n, m) vb_or((a), vb_shr_and((h), (n), (m)))
 /* Pairs stay below 2 * 63 * 127 < 2^15 for weights of up to 6 bits, so maddubs never saturates. */
 static inline vi vi_dot(vi acc, vb w, const int8_t *x) {
   int32_t x4;
@@ -102,7 +105,9 @@ static inline vi vi_dot(vi acc, vb w, const int8_t *x) {
               _mm256_add_epi32(acc.b, _mm256_madd_epi16(_mm256_maddubs_epi16(w.b, xv), one))};
 }
 /* 8-bit weights: |w| <= 128 and |x| <= 127 keep a pair at 32512, below saturation. No offset is left. */
-#define VEC_OFF8 0
+#define VEC_HIGH16        0
+#define vi_add_16th(a, b) ((void)(b), (a))
+#define VEC_OFF8          0
 static inline __m256i dot8_half(__m256i acc, __m256i w, __m256i xv) {
   const __m256i s = _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80));
   const __m256i p = _mm256_maddubs_epi16(_mm256_abs_epi8(s), _mm256_sign_epi8(xv, s));

@@ -54,14 +54,19 @@ static inline int32_t vf_low_bytes(int8_t *p, vf a) {
 }
 static inline vb vb_load(const uint8_t *p) { return _mm512_loadu_si512(p); }
 static inline vb vb_and1(vb a, uint8_t m) { return _mm512_and_si512(a, _mm512_set1_epi8((char)m)); }
-#define vb_shl_and(a, n, m) _mm512_and_si512(_mm512_slli_epi16((a), (n)), _mm512_set1_epi8((char)(m)))
 #define vb_shr_and(a, n, m) _mm512_and_si512(_mm512_srli_epi16((a), (n)), _mm512_set1_epi8((char)(m)))
-static inline vb vb_or(vb a, vb b) { return _mm512_or_si512(a, b); }
+#define vb_or_shl(a, h, n, m)                                                                                \
+  _mm512_ternarylogic_epi64((a), _mm512_slli_epi16((h), (n)), _mm512_set1_epi8((char)(m)), 0xf8)
+#define vb_or_shr(a, h, n, m)                                                                                \
+  _mm512_ternarylogic_epi64((a), _mm512_srli_epi16((h), (n)), _mm512_set1_epi8((char)(m)), 0xf8)
 static inline vi vi_dot(vi acc, vb w, const int8_t *x) {
   int32_t x4;
   memcpy(&x4, x, 4);
   return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x4));
 }
+/* a + b / 16, b a multiple of 16 (VEC_HIGH16: 8-bit weights up to 240 do not overflow vi_dot) */
+#define VEC_HIGH16 1
+static inline vi vi_add_16th(vi a, vi b) { return _mm512_add_epi32(a, _mm512_srai_epi32(b, 4)); }
 #define VEC_OFF8         128
 #define vi_dot8(a, w, x) vi_dot(a, w, x)
 #define vec_prefetch(p)  _mm_prefetch((const char *)(p), _MM_HINT_T0)

@@ -156,6 +156,9 @@ static inline vb vb_or(vb a, vb b) {
   for (int l = 0; l < 64; l++) a.b[l] = a.b[l] | b.b[l];
   return a;
 }
+/* a | ((h << n) & m), a | ((h >> n) & m) */
+#define vb_or_shl(a, h, n, m) vb_or((a), vb_shl_and((h), (n), (m)))
+#define vb_or_shr(a, h, n, m) vb_or((a), vb_shr_and((h), (n), (m)))
 /* acc[lane] += sum of w[4 lane + j] (unsigned) * x[j]. */
 static inline vi vi_dot(vi acc, vb w, const int8_t *x) {
   V_EACH acc.i[l] +=
@@ -163,8 +166,10 @@ static inline vi vi_dot(vi acc, vb w, const int8_t *x) {
   return acc;
 }
 /* The same for 8-bit weights stored plus 128; the caller starts acc at VEC_OFF8 * (-isum). */
-#define VEC_OFF8         128
-#define vi_dot8(a, w, x) vi_dot(a, w, x)
-#define vec_prefetch(p)  ((void)(p))
+#define VEC_HIGH16        0
+#define vi_add_16th(a, b) ((void)(b), (a))
+#define VEC_OFF8          128
+#define vi_dot8(a, w, x)  vi_dot(a, w, x)
+#define vec_prefetch(p)   ((void)(p))
 
 #endif
