@@ -415,15 +415,24 @@ static enum foray_status load_merges(struct loader *l) {
   return FORAY_OK;
 }
 
-/* Unicode's White_Space, written out: PCRE2's \s has one character more (U+180E). */
+/* Classes for use inside brackets. LET and NUM are Unicode 15.1's letters and numbers, which llama.cpp has:
+ * PCRE2 10.42 knows Unicode 14, so what was added since is written out. WS is White_Space: PCRE2's \s has one
+ * character more (U+180E). */
+#define LET                                                                                                  \
+  "\\p{L}\\x{1123f}\\x{11240}\\x{11f02}\\x{11f04}-\\x{11f10}\\x{11f12}-\\x{11f33}\\x{1342f}\\x{13441}-\\x{"  \
+  "13446}"                                                                                                   \
+  "\\x{1b132}\\x{1b155}\\x{1df25}-\\x{1df2a}\\x{1e030}-\\x{1e06d}\\x{1e4d0}-\\x{1e4eb}\\x{2b739}\\x{2ebf0}-" \
+  "\\x{2ee5d}"                                                                                               \
+  "\\x{31350}-\\x{323af}"
+#define NUM "\\p{N}\\x{11f50}-\\x{11f59}\\x{1d2c0}-\\x{1d2d3}\\x{1e4f0}-\\x{1e4f9}"
 #define WS                                                                                                   \
   "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 #define ENDS   "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
-#define WORD   "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"
-#define SIGNS  " ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*"
+#define WORD   "[^\\r\\n" LET NUM "]?[" LET "]+"
+#define SIGNS  " ?[^" WS LET NUM "]+[\\r\\n]*"
 #define SPACES "[" WS "]*[\\r\\n]+|[" WS "]+(?![^" WS "])|[" WS "]+"
 #define GPT2                                                                                                 \
-  "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" WS "\\p{L}\\p{N}]+|[" WS "]+(?![^" WS "])|[" WS "]+"
+  "'s|'t|'re|'ve|'m|'ll|'d| ?[" LET "]+| ?[" NUM "]+| ?[^" WS LET NUM "]+|[" WS "]+(?![^" WS "])|[" WS "]+"
 
 /* Pre-tokenizers by name; names that llama.cpp treats alike share a row's patterns. */
 static const struct {
@@ -432,12 +441,12 @@ static const struct {
 } pres[] = {
     {"gpt-2", GPT2, NULL, false},
     {"default", GPT2, NULL, false},
-    {"smollm", "\\p{N}", GPT2, false},
-    {"starcoder", "\\p{N}", GPT2, false},
-    {"qwen2", ENDS "|" WORD "|\\p{N}|" SIGNS "|" SPACES, NULL, false},
-    {"deepseek-r1-qwen", ENDS "|" WORD "|\\p{N}|" SIGNS "|" SPACES, NULL, false},
-    {"llama-bpe", ENDS "|" WORD "|\\p{N}{1,3}|" SIGNS "|" SPACES, NULL, true},
-    {"llama3", ENDS "|" WORD "|\\p{N}{1,3}|" SIGNS "|" SPACES, NULL, true},
+    {"smollm", "[" NUM "]", GPT2, false},
+    {"starcoder", "[" NUM "]", GPT2, false},
+    {"qwen2", ENDS "|" WORD "|[" NUM "]|" SIGNS "|" SPACES, NULL, false},
+    {"deepseek-r1-qwen", ENDS "|" WORD "|[" NUM "]|" SIGNS "|" SPACES, NULL, false},
+    {"llama-bpe", ENDS "|" WORD "|[" NUM "]{1,3}|" SIGNS "|" SPACES, NULL, true},
+    {"llama3", ENDS "|" WORD "|[" NUM "]{1,3}|" SIGNS "|" SPACES, NULL, true},
 };
 
 static enum foray_status compile(struct loader *l, const char *pattern, pcre2_code **out) {

@@ -24,6 +24,7 @@ TEXTS = [
   "\U0001f600", "\U0001f600\U0001f601 \U0001f602", "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466", "\U0001f44d\U0001f3fd", "\U0001f3f3\ufe0f\u200d\U0001f308", "\U0001f1e9\U0001f1ea\U0001f1eb\U0001f1f7", "\u2764\ufe0f", "a\U0001f600b \U0001f600c", "1\ufe0f\u20e3",
   "\u00a0", "a\u00a0b", "\u2003\u2003x", "a\u3000b", "\u2028", "\u2029x", "a\u0085b", "\u180e", "x\u180e y", "\u200b\u200b", "\ufeffBOM", "\u00ad", "\u202e reversed", "\u1680a", "\u205f\u202fb",
   "\u0000", "a\u0000b", "\x01\x02\x1c\x1d\x1e\x1f", "\x7f\x80".encode("latin1").decode("latin1"), "\x0b\x0c", "a\x0bb", "\u0378\u0379", "\ue000\uf8ff", "\ufffd", "\uffff", "\U0010ffff", "\U000e0001", "\u1f600",
+  "\U00011f12's \U00011f50\U00011f51's \U0001e030's \U0002ebf0\U00031350's \U0001e4f0 12",
   "def f(x):\n    return x + 1\n\n\nclass A(object):\n\tpass\n", "#include <stdio.h>\nint main(void) { printf(\"%d\\n\", 1 << 3); }", "<html><body class=\"x\">&amp;</body></html>", "SELECT * FROM t WHERE a >= 10 AND b != 'x';",
   "```python\nprint('hi')\n```", "a+=b; c--; d->e; f::g; !h && ~i || j", "https://example.com/a?b=c&d=e#f", "user@example.com", "C:\\Windows\\System32", "/usr/local/bin", "foo_bar fooBar FOO_BAR foo-bar", "{{ x }} {% if y %}", "$\\alpha^2 + \\beta_{ij}$",
   "if (a) {\r\n\treturn;\r\n}\r\n", "-----", "=====>", "....", "!!!???", "\u2026\u2014\u201cquoted\u201d", "a.b.c", "end.\n\nStart", "end. \n Start", "~!@#$%^&*()_+", "...\n...", "a,\nb", "//\n/*\n*/",
