@@ -111,12 +111,12 @@ TEST(random_sessions_equal_ref) {
     if (!on_each_isa(spec, sizeof spec, isa)) continue;
     uint64_t drafted = 0;
     int bad = 0;
-    for (uint64_t seed = 0; seed < 24; seed++) {
+    for (uint64_t seed = 0; seed < 16; seed++) {
       const char *what = session(spec, seed, 12, &drafted);
       if (what) printf("%s, seed %llu: %s differs\n", spec, (unsigned long long)seed, what), bad++;
     }
     CU_ASSERT_EQUAL(bad, 0);
-    CU_ASSERT(drafted > 300); /* else the sessions show little */
+    CU_ASSERT(drafted > 200); /* else the sessions show little */
   }
 }
 
