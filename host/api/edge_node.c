@@ -25,10 +25,8 @@ struct packing {
 static bool on_pack(void *user, const char *what, double done) {
   const struct packing *p = user;
   (void)what;
-  if (p->o->progress)
-    p->o->progress(p->o->progress_user, "packing the edge model (once)", (uint64_t)(done * PROGRESS_STEPS),
-                   PROGRESS_STEPS);
-  return true;
+  return !p->o->progress || p->o->progress(p->o->progress_user, "packing the edge model (once)",
+                                           (uint64_t)(done * PROGRESS_STEPS), PROGRESS_STEPS);
 }
 
 /* o->edge is a weight image itself when it ends in .fimg; its tokenizer then comes from o->tokenizer. */

@@ -46,9 +46,15 @@ struct foray_request foray_request_default(void) {
 }
 
 /* ---------------------------------------------------------------- opening */
+struct loading {
+  const struct foray_generator_opts *o;
+  struct foray_client *client;
+};
+
 static void on_cloud_progress(const struct foray_edge_event *ev, void *user) {
-  const struct foray_generator_opts *o = user;
-  if (o->progress) o->progress(o->progress_user, ev->text, ev->done, ev->total);
+  const struct loading *l = user;
+  if (l->o->progress && !l->o->progress(l->o->progress_user, "loading the cloud model", ev->done, ev->total))
+    foray_client_interrupt(l->client);
 }
 
 static enum foray_status connect_cloud(struct foray_generator *g, const struct foray_generator_opts *o,
@@ -60,7 +66,8 @@ static enum foray_status connect_cloud(struct foray_generator *g, const struct f
   g->local =
       !strncmp(o->cloud, "spawn:", 6) || !strncmp(o->cloud, "unix:", 5) || !strncmp(o->cloud, "fd:", 3);
   enum foray_status s = foray_client_open(&co, &g->client, err);
-  if (!s) s = foray_client_wait_ready(g->client, -1, on_cloud_progress, (void *)(uintptr_t)o, err);
+  struct loading l = {o, g->client};
+  if (!s) s = foray_client_wait_ready(g->client, -1, on_cloud_progress, &l, err);
   if (s) foray_err_prefix(err, "cloud '%s'", o->cloud);
   return s;
 }

@@ -161,7 +161,7 @@ struct bars {
   bool open, quiet;
 };
 
-static void on_progress(void *user, const char *what, uint64_t done, uint64_t total) {
+static bool on_progress(void *user, const char *what, uint64_t done, uint64_t total) {
   struct bars *b = user;
   if (!b->open || strcmp(b->what, what)) {
     if (b->open) tool_progress_end(&b->bar, true);
@@ -170,6 +170,7 @@ static void on_progress(void *user, const char *what, uint64_t done, uint64_t to
     b->open = true;
   }
   tool_progress_update(&b->bar, done, total);
+  return !tool_interrupted();
 }
 
 static void interrupt_generator(void *arg) { foray_generator_interrupt(arg); }

@@ -45,8 +45,9 @@ struct foray_generator_opts {
   int threads;                   /* of the edge device; 0: one per processor */
   bool no_exits;                 /* draft at full depth only */
   bool full_head;                /* draft among all ids instead of the trimmed vocabulary */
-  /* Progress of long steps (packing, loading): done of total (0: unknown). May be NULL. */
-  void (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
+  /* Progress of long steps (packing, loading): done of total (0: unknown). False cancels the opening
+   * (FORAY_E_CANCELLED). May be NULL. */
+  bool (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
   void *progress_user;
 };
 
