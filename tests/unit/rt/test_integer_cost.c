@@ -38,7 +38,16 @@ static enum foray_status put(struct foray_float_ref *r, const struct foray_image
     uint32_t k = i % hd, at = k < hd / 2 ? 2 * k : 2 * (k - hd / 2) + 1;
     foray_image_row(img, t, i, all + (size_t)(permuted ? i - k + at : i) * t->cols);
   }
-  return foray_float_ref_set_tensor(r, to, layer, all);
+  enum foray_status s = foray_float_ref_set_tensor(r, to, layer, all);
+  if (s != FORAY_OK || !t->has_bias) return s;
+  float *bias = malloc(t->rows * sizeof *bias);
+  if (!bias) return FORAY_E_NOMEM;
+  foray_image_bias(img, t, bias); /* biased models have half-split RoPE: not permuted */
+  return foray_float_ref_set_tensor(r,
+                                    to == FORAY_ROLE_ATTN_Q   ? FORAY_ROLE_ATTN_Q_BIAS
+                                    : to == FORAY_ROLE_ATTN_K ? FORAY_ROLE_ATTN_K_BIAS
+                                                              : FORAY_ROLE_ATTN_V_BIAS,
+                                    layer, bias);
 }
 
 static enum foray_status put_all(struct foray_float_ref *r, const struct foray_image *img) {
