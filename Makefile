@@ -202,7 +202,7 @@ $(B)/perf/%: $(B)/obj/tests/perf/%.o $(LIB_FILES)
 	@mkdir -p $(@D)
 	$(Q)$(call link,$(filter %.o,$^),$(filter %.a,$^),$(PKGS_ALL))
 
-$(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(LIB_FILES)
+$(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(call obj,tests/unit/toy_target.c) $(LIB_FILES)
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(OPT_$(CONFIG)) -fsanitize=fuzzer -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call PKG_LIBS,$(PKGS_ALL)) $(LDLIBS)
