@@ -605,6 +605,8 @@ static enum foray_status on_verdict(struct foray_edge *e, const Foray__Wire__Ver
       uint32_t from_acc = known < acc ? known : acc, from_ids = known > acc ? known - acc : 0;
       if (known > acc && memcmp(m->ids, s->tokens + s->n_prompt + r.start + acc, from_ids * sizeof *m->ids))
         return foray_err_set(err, FORAY_E_PROTO, "Verdict takes committed tokens back");
+      if (acc - from_acc + n_ids - from_ids > s->req->max_tokens - s->n_gen)
+        return foray_err_set(err, FORAY_E_PROTO, "the cloud sent more than max_tokens tokens");
       st = commit(e, s, s->guess + from_acc, acc - from_acc, err);
       if (st == FORAY_OK) st = commit(e, s, m->ids + from_ids, n_ids - from_ids, err);
       if (st != FORAY_OK) return st;
