@@ -34,8 +34,8 @@ OPT_release := -O2 -g
 OPT_clang   := -O2 -g
 OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 OPT_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
-# Kernels written in intrinsics take minutes to compile with every check: they keep AddressSanitizer in the asan
-# configuration (UBSan sees their scalar twins), and none in the fuzz configuration, whose targets parse.
+# Unrolled kernels take minutes to compile with every check: they keep AddressSanitizer in the asan
+# configuration, and none in the fuzz configuration, whose targets parse.
 OPT_SIMD_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
 OPT_SIMD_fuzz := -O1 -g
 OPT_mutant  := -O2 -g -DFORAY_MUTANT_$(MUTANT)=1
@@ -118,7 +118,7 @@ PKG_LIBS    = $(shell $(PKG_CONFIG) --libs $(1) 2>/dev/null)
 srcs = $(wildcard $(DIR_$(1))/*.c)
 obj  = $(patsubst %.c,$(B)/obj/%.o,$(1))
 isa  = $(ISA_CFLAGS_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
-opt  = $(or $(if $(call isa,$(1)),$(OPT_SIMD_$(CONFIG))),$(OPT_$(CONFIG)))
+opt  = $(or $(if $(filter %_avx2.c %_avx512.c %_amx.c %_scalar.c,$(1)),$(OPT_SIMD_$(CONFIG))),$(OPT_$(CONFIG)))
 
 PROTO_C := $(patsubst host/proto/%.proto,$(B)/gen/%.pb-c.c,$(wildcard host/proto/*.proto))
 PROTO_H := $(PROTO_C:.c=.h)
