@@ -32,11 +32,11 @@ CC_fuzz    := clang
 CC_mutant  := gcc
 OPT_release := -O2 -g
 OPT_clang   := -O2 -g
-OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+OPT_asan    := -O1 -g -fno-var-tracking -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 OPT_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
-# Unrolled kernels take minutes to compile with every check: they keep AddressSanitizer in the asan
-# configuration, and none in the fuzz configuration, whose targets parse.
-OPT_SIMD_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
+# Unrolled kernels are slow to compile with every check (and gcc's variable tracking alone takes minutes on them):
+# they keep AddressSanitizer in the asan configuration, and none in the fuzz configuration, whose targets parse.
+OPT_SIMD_asan := -O1 -g -fno-var-tracking -fsanitize=address -fno-omit-frame-pointer
 OPT_SIMD_fuzz := -O1 -g
 OPT_mutant  := -O2 -g -DFORAY_MUTANT_$(MUTANT)=1
 CCACHE := $(shell command -v ccache 2>/dev/null)
