@@ -19,67 +19,78 @@ typedef struct {
   uint8_t b[64];
 } vb;
 
+/* Sanitizers instrument every element; inlined a thousand times over that takes minutes to compile. */
+#if defined(__SANITIZE_ADDRESS__)
+#define V_FN static __attribute__((noinline, unused))
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define V_FN static __attribute__((noinline, unused))
+#endif
+#endif
+#ifndef V_FN
+#define V_FN static inline
+#endif
 #define V_EACH for (int l = 0; l < 16; l++)
 
-static inline vf vf_load(const float *p) {
+V_FN vf vf_load(const float *p) {
   vf r;
   memcpy(r.f, p, sizeof r.f);
   return r;
 }
-static inline void vf_store(float *p, vf a) { memcpy(p, a.f, sizeof a.f); }
-static inline vf vf_set1(float x) {
+V_FN void vf_store(float *p, vf a) { memcpy(p, a.f, sizeof a.f); }
+V_FN vf vf_set1(float x) {
   vf r;
   V_EACH r.f[l] = x;
   return r;
 }
-static inline vf vf_add(vf a, vf b) {
+V_FN vf vf_add(vf a, vf b) {
   V_EACH a.f[l] = a.f[l] + b.f[l];
   return a;
 }
-static inline vf vf_sub(vf a, vf b) {
+V_FN vf vf_sub(vf a, vf b) {
   V_EACH a.f[l] = a.f[l] - b.f[l];
   return a;
 }
-static inline vf vf_mul(vf a, vf b) {
+V_FN vf vf_mul(vf a, vf b) {
   V_EACH a.f[l] = a.f[l] * b.f[l];
   return a;
 }
-static inline vf vf_div(vf a, vf b) {
+V_FN vf vf_div(vf a, vf b) {
   V_EACH a.f[l] = a.f[l] / b.f[l];
   return a;
 }
-static inline vf vf_fma(vf a, vf b, vf c) {
+V_FN vf vf_fma(vf a, vf b, vf c) {
   V_EACH c.f[l] = fmaf(a.f[l], b.f[l], c.f[l]);
   return c;
 }
 /* a > b ? a : b, lane by lane (so b where a is NaN). */
-static inline vf vf_max(vf a, vf b) {
+V_FN vf vf_max(vf a, vf b) {
   V_EACH a.f[l] = a.f[l] > b.f[l] ? a.f[l] : b.f[l];
   return a;
 }
 /* a < b ? a : b */
-static inline vf vf_min(vf a, vf b) {
+V_FN vf vf_min(vf a, vf b) {
   V_EACH a.f[l] = a.f[l] < b.f[l] ? a.f[l] : b.f[l];
   return a;
 }
 /* The largest lane (numbers only: the order cannot matter). */
-static inline float vf_hmax(vf a) {
+V_FN float vf_hmax(vf a) {
   float m = a.f[0];
   V_EACH m = a.f[l] > m ? a.f[l] : m;
   return m;
 }
-static inline vf vf_abs(vf a) {
+V_FN vf vf_abs(vf a) {
   V_EACH a.f[l] = fabsf(a.f[l]);
   return a;
 }
 /* x < limit ? 0 : a */
-static inline vf vf_zero_below(vf a, vf x, float limit) {
+V_FN vf vf_zero_below(vf a, vf x, float limit) {
   V_EACH a.f[l] = x.f[l] < limit ? 0.0f : a.f[l];
   return a;
 }
 /* Bits of a plus (low 9 bits of the bits of n) << 23: scales by a power of two that n carries in its
  * mantissa. */
-static inline vf vf_scale2(vf a, vf n) {
+V_FN vf vf_scale2(vf a, vf n) {
   V_EACH {
     uint32_t x, y;
     memcpy(&x, &a.f[l], 4);
@@ -89,39 +100,39 @@ static inline vf vf_scale2(vf a, vf n) {
   }
   return a;
 }
-static inline vf vf_from_f16(const uint16_t *p) {
+V_FN vf vf_from_f16(const uint16_t *p) {
   vf r;
   V_EACH r.f[l] = f16_to_f32(p[l]);
   return r;
 }
-static inline void vf_to_f16(uint16_t *p, vf a) { V_EACH p[l] = f16_from_f32(a.f[l]); }
-static inline vf vf_from_bf16(const uint16_t *p) {
+V_FN void vf_to_f16(uint16_t *p, vf a) { V_EACH p[l] = f16_from_f32(a.f[l]); }
+V_FN vf vf_from_bf16(const uint16_t *p) {
   vf r;
   V_EACH r.f[l] = bf16_to_f32(p[l]);
   return r;
 }
-static inline vf vf_from_u8(const uint8_t *p) {
+V_FN vf vf_from_u8(const uint8_t *p) {
   vf r;
   V_EACH r.f[l] = (float)p[l];
   return r;
 }
-static inline vf vf_from_i8(const int8_t *p) {
+V_FN vf vf_from_i8(const int8_t *p) {
   vf r;
   V_EACH r.f[l] = (float)p[l];
   return r;
 }
-static inline vi vi_set1(int32_t x) {
+V_FN vi vi_set1(int32_t x) {
   vi r;
   V_EACH r.i[l] = x;
   return r;
 }
-static inline vf vi_to_f(vi a) {
+V_FN vf vi_to_f(vi a) {
   vf r;
   V_EACH r.f[l] = (float)a.i[l];
   return r;
 }
 /* Low bytes of the bits of a, as 16 int8; and their sum. */
-static inline int32_t vf_low_bytes(int8_t *p, vf a) {
+V_FN int32_t vf_low_bytes(int8_t *p, vf a) {
   int32_t sum = 0;
   V_EACH {
     uint32_t x;
@@ -132,27 +143,27 @@ static inline int32_t vf_low_bytes(int8_t *p, vf a) {
   return sum;
 }
 
-static inline vb vb_load(const uint8_t *p) {
+V_FN vb vb_load(const uint8_t *p) {
   vb r;
   memcpy(r.b, p, 64);
   return r;
 }
-static inline vb vb_and1(vb a, uint8_t m) {
+V_FN vb vb_and1(vb a, uint8_t m) {
   for (int l = 0; l < 64; l++) a.b[l] = (uint8_t)(a.b[l] & m);
   return a;
 }
 /* (a << n) & m and (a >> n) & m; bits that a wider shift would bring in from a neighbour are not in m. */
 #define vb_shl_and(a, n, m) vb_shl_and_((a), (n), (m))
 #define vb_shr_and(a, n, m) vb_shr_and_((a), (n), (m))
-static inline vb vb_shl_and_(vb a, int n, uint8_t m) {
+V_FN vb vb_shl_and_(vb a, int n, uint8_t m) {
   for (int l = 0; l < 64; l++) a.b[l] = (uint8_t)((a.b[l] << n) & m);
   return a;
 }
-static inline vb vb_shr_and_(vb a, int n, uint8_t m) {
+V_FN vb vb_shr_and_(vb a, int n, uint8_t m) {
   for (int l = 0; l < 64; l++) a.b[l] = (uint8_t)((a.b[l] >> n) & m);
   return a;
 }
-static inline vb vb_or(vb a, vb b) {
+V_FN vb vb_or(vb a, vb b) {
   for (int l = 0; l < 64; l++) a.b[l] = a.b[l] | b.b[l];
   return a;
 }
@@ -160,7 +171,7 @@ static inline vb vb_or(vb a, vb b) {
 #define vb_or_shl(a, h, n, m) vb_or((a), vb_shl_and((h), (n), (m)))
 #define vb_or_shr(a, h, n, m) vb_or((a), vb_shr_and((h), (n), (m)))
 /* acc[lane] += sum of w[4 lane + j] (unsigned) * x[j]. */
-static inline vi vi_dot(vi acc, vb w, const int8_t *x) {
+V_FN vi vi_dot(vi acc, vb w, const int8_t *x) {
   V_EACH acc.i[l] +=
       w.b[4 * l] * x[0] + w.b[4 * l + 1] * x[1] + w.b[4 * l + 2] * x[2] + w.b[4 * l + 3] * x[3];
   return acc;
