@@ -2,7 +2,6 @@
 #include "model/pack.h"
 
 #include "core/err.h"
-#include "model/catalogue.h"
 #include "model/pack_job.h"
 #include "model/quant.h"
 
@@ -11,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static const double BITS_DEFAULT = 4.9, BITS_LEAST = 4.6;
 
@@ -117,8 +115,8 @@ static enum foray_status hex_bytes(const char *hex, uint8_t out[FORAY_SHA256_BYT
 }
 
 /* Path of the exits file that these options mean; "" for none. */
-static enum foray_status exits_path(const struct foray_model *m, const struct foray_pack_opts *o, char *path,
-                                    size_t cap, struct foray_err *err) {
+enum foray_status foray_pack_exits_path(const struct foray_model *m, const struct foray_pack_opts *o,
+                                        char *path, size_t cap, struct foray_err *err) {
   path[0] = 0;
   if (o->exits_path) {
     if (strlen(o->exits_path) >= cap)
@@ -140,7 +138,7 @@ static enum foray_status exits_path(const struct foray_model *m, const struct fo
 static enum foray_status read_exits(struct foray_pack_job *j, struct foray_err *err) {
   char path[FORAY_EXITS_PATH_MAX], hex[FORAY_SHA256_HEX];
   struct foray_image_config *g = &j->img.config;
-  enum foray_status st = exits_path(j->m, j->opts, path, sizeof path, err);
+  enum foray_status st = foray_pack_exits_path(j->m, j->opts, path, sizeof path, err);
   if (st != FORAY_OK) return st;
   if (!path[0]) return j->opts->vocab_path ? read_vocab(j, j->opts->vocab_path, err) : FORAY_OK;
   if ((st = foray_exits_open(path, &j->exits, err)) != FORAY_OK) return st;
@@ -243,19 +241,31 @@ static enum foray_status build(struct foray_pack_job *j, const char *out_path, s
   j->stage = "calibrating";
   j->stage_from = 0;
   j->stage_to = 0.85;
-  if (j->calibrate && (st = foray_pack_calibrate(j, err)) != FORAY_OK) return st;
+  if (j->calibrate) {
+    bool found = false;
+    st = foray_pack_layers_key(j, err);
+    if (st == FORAY_OK && j->reuse_dir) st = foray_pack_reuse(j, &found, err);
+    if (st == FORAY_OK && !found) st = foray_pack_calibrate(j, err);
+    if (st != FORAY_OK) return st;
+  }
   j->stage = "packing";
   j->stage_from = j->calibrate ? 0.85 : 0;
   j->stage_to = 1;
   return foray_pack_write(j, out_path, err);
 }
 
+enum foray_status foray_pack_run_with(const struct foray_model *m, const struct foray_pack_opts *opts,
+                                      const char *out_path, const char *reuse_dir, struct foray_err *err) {
+  struct foray_pack_job j = {.m = m, .opts = opts, .reuse_dir = reuse_dir};
+  enum foray_status st = build(&j, out_path, err);
+  job_deinit(&j);
+  return st;
+}
+
 enum foray_status foray_pack_run(const struct foray_model *m, const struct foray_pack_opts *opts,
                                  const char *out_path, char **json, struct foray_err *err) {
   static const struct foray_pack_opts none;
-  struct foray_pack_job j = {.m = m, .opts = opts ? opts : &none};
-  enum foray_status st = build(&j, out_path, err);
-  job_deinit(&j);
+  enum foray_status st = foray_pack_run_with(m, opts ? opts : &none, out_path, NULL, err);
   if (st != FORAY_OK || !json) return st;
   struct foray_image *img;
   st = foray_image_open(out_path, &img, err);
@@ -264,71 +274,4 @@ enum foray_status foray_pack_run(const struct foray_model *m, const struct foray
     foray_image_close(img);
   }
   return st;
-}
-
-/* ---- cache ---- */
-
-static enum foray_status hash_file(struct foray_sha256 *h, const char *path, struct foray_err *err) {
-  FILE *f = path && path[0] ? fopen(path, "re") : NULL;
-  char buf[65536];
-  size_t n;
-  if (path && path[0] && !f) return foray_err_set(err, FORAY_E_IO, "%s: %s", path, strerror(errno));
-  foray_sha256_update(h, path && path[0] ? "+" : "-", 1);
-  while (f && (n = fread(buf, 1, sizeof buf, f)) > 0) foray_sha256_update(h, buf, n);
-  if (f) fclose(f);
-  return FORAY_OK;
-}
-
-static enum foray_status make_dirs(char *path, struct foray_err *err) {
-  for (char *p = path + 1;; p++) {
-    if (*p && *p != '/') continue;
-    char c = *p;
-    *p = 0;
-    int r = mkdir(path, 0755), e = errno;
-    *p = c;
-    if (r < 0 && e != EEXIST) return foray_err_set(err, FORAY_E_IO, "%s: %s", path, strerror(e));
-    if (!c) return FORAY_OK;
-  }
-}
-
-enum foray_status foray_pack_cached(const struct foray_model *m, const struct foray_pack_opts *opts,
-                                    char *path, size_t cap, struct foray_err *err) {
-  static const struct foray_pack_opts none;
-  const struct foray_pack_opts *o = opts ? opts : &none;
-  char model_path[4096], exits[FORAY_EXITS_PATH_MAX], hex[FORAY_SHA256_HEX];
-  uint8_t sha[FORAY_SHA256_BYTES];
-  enum foray_status st = foray_cache_path("x", model_path, sizeof model_path, NULL, err);
-  if (st == FORAY_OK) st = exits_path(m, o, exits, sizeof exits, err);
-  if (st != FORAY_OK) return st;
-  struct foray_sha256 *h = foray_sha256_open();
-  if (!h) return foray_err_set(err, FORAY_E_NOMEM, "out of memory");
-  char key[128];
-  snprintf(key, sizeof key, "%d %d %.6f %d %d %u", FORAY_IMAGE_VERSION, FORAY_PACKER_VERSION,
-           foray_pack_bits_max(o), (int)o->calib, o->no_full_head, o->calib_tokens);
-  foray_model_sha256(m, sha);
-  foray_sha256_update(h, key, strlen(key) + 1);
-  foray_sha256_update(h, sha, sizeof sha);
-  st = hash_file(h, exits, err);
-  if (st == FORAY_OK) st = hash_file(h, o->vocab_path, err);
-  if (st == FORAY_OK) st = hash_file(h, o->calib_path, err);
-  foray_sha256_close(h, sha);
-  if (st != FORAY_OK) return st;
-  foray_sha256_hex(sha, hex);
-  hex[16] = 0;
-  /* .../models/x.gguf -> .../images */
-  for (int i = 0; i < 2; i++) {
-    char *slash = strrchr(model_path, '/');
-    if (slash) *slash = 0;
-  }
-  int n = snprintf(path, cap, "%s/images", model_path);
-  if (n < 0 || (size_t)n >= cap) return foray_err_set(err, FORAY_E_LIMIT, "path of the cache is too long");
-  if ((st = make_dirs(path, err)) != FORAY_OK) return st;
-  n = snprintf(path, cap, "%s/images/%s-%s.fimg", model_path, m->name, hex);
-  if (n < 0 || (size_t)n >= cap) return foray_err_set(err, FORAY_E_LIMIT, "path of the cache is too long");
-  struct foray_image *img;
-  if (foray_image_open(path, &img, NULL) == FORAY_OK) {
-    foray_image_close(img);
-    return FORAY_OK;
-  }
-  return foray_pack_run(m, o, path, NULL, err);
 }

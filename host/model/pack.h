@@ -15,7 +15,7 @@
 #include "model/image.h"
 #include "model/model.h"
 
-enum { FORAY_PACKER_VERSION = 2 }; /* rises when the same inputs give another image */
+enum { FORAY_PACKER_VERSION = 2 }; /* rises when the same inputs give other codes */
 
 enum foray_pack_calib {
   FORAY_PACK_CALIB_AUTO =

@@ -15,8 +15,10 @@ struct foray_pack_job {
   struct foray_image img;     /* config, tensors, placement; no mapping */
   struct foray_codes **codes; /* owned: n_tensors, NULL for vectors and for tables coded while writing */
   bool calibrate;
-  uint32_t calib_tokens; /* really used */
-  double measured_kl;    /* sum of the tensors' costs; < 0: not measured */
+  uint32_t calib_tokens;             /* really used */
+  double measured_kl;                /* sum of the tensors' costs; < 0: not measured */
+  char layers_key[FORAY_SHA256_HEX]; /* identity of calibrated layers: all inputs that reach them */
+  const char *reuse_dir;             /* where images with the same layers may lie, or NULL */
   const char *stage;
   double stage_from, stage_to;
 };
@@ -47,6 +49,21 @@ double foray_pack_bits(struct foray_pack_job *j);
 
 /* opts->bits_max, or the default. */
 double foray_pack_bits_max(const struct foray_pack_opts *o);
+
+/* Path of the exits file that these options mean; "" for none. */
+enum foray_status foray_pack_exits_path(const struct foray_model *m, const struct foray_pack_opts *o,
+                                        char *path, size_t cap, struct foray_err *err) FORAY_NODISCARD;
+/* Sets j->layers_key. */
+enum foray_status foray_pack_layers_key(struct foray_pack_job *j, struct foray_err *err) FORAY_NODISCARD;
+/* Takes types, codes and costs of the layers from an image in reuse_dir that has the same key; *found says
+ * whether there was one. Exits without LoRA, lists and heads do not reach the layers, so another set of them
+ * costs seconds, not a calibration. */
+enum foray_status foray_pack_reuse(struct foray_pack_job *j, bool *found,
+                                   struct foray_err *err) FORAY_NODISCARD;
+/* foray_pack_run without a report. reuse_dir may be NULL. */
+enum foray_status foray_pack_run_with(const struct foray_model *m, const struct foray_pack_opts *opts,
+                                      const char *out_path, const char *reuse_dir,
+                                      struct foray_err *err) FORAY_NODISCARD;
 
 /* Writes the file. */
 enum foray_status foray_pack_write(struct foray_pack_job *j, const char *path,

@@ -73,6 +73,7 @@ static char *meta_text(const struct foray_pack_job *j) {
                 j->calibrate ? (int)j->calib_tokens : 0, "bits_max", foray_pack_bits_max(o), "cost",
                 j->measured_kl >= 0 ? "KL (nats a token), share of the layer's measured KL" : "", "command",
                 o->command ? o->command : "");
+  if (root && j->calibrate) json_object_set_new(root, "layers", json_string(j->layers_key));
   if (root && j->measured_kl >= 0) json_object_set_new(root, "calibration_kl", json_real(j->measured_kl));
   if (root && j->exits) {
     json_object_set_new(root, "exits_name", json_string(j->exits->name));

@@ -475,3 +475,76 @@ TEST(refusals) {
   foray_model_close(m);
   foray_buf_deinit(&b);
 }
+
+static bool stop_never(void *user, const char *what, double done) {
+  (void)what;
+  (void)done;
+  (*(int *)user)++;
+  return true;
+}
+
+static uint64_t layer_bytes(const struct foray_image *img) {
+  uint64_t h = 0;
+  for (uint32_t i = 0; i < img->n_tensors; i++) {
+    const struct foray_image_tensor *t = &img->tensors[i];
+    if (t->role <= FORAY_IMAGE_FFN_DOWN) h = h * 31 + foray_fnv1a(foray_image_data(img) + t->off, t->bytes);
+  }
+  return h;
+}
+
+/* Another vocabulary list makes another image, but takes the calibrated layers over; other text does not. */
+TEST(cache_takes_calibrated_layers_over) {
+  char text[] = "/tmp/foray-test-XXXXXX", list[] = "/tmp/foray-test-XXXXXX", dir[] = "/tmp/foray-test-XXXXXX";
+  char path[3][4096];
+  struct foray_buf b;
+  struct foray_err err = {0};
+  struct foray_model *m = tiny(FORAY_ARCH_QWEN2, &b, 64);
+  struct foray_image *img[3];
+  const char *old = getenv("XDG_CACHE_HOME");
+  char *kept = old ? strdup(old) : NULL;
+  calib_text(text);
+  int fd = mkstemp(list);
+  CU_ASSERT_FATAL(fd >= 0 && mkdtemp(dir) != NULL);
+  CU_ASSERT_EQUAL(write(fd, "1\n2\n", 4), 4);
+  close(fd);
+  setenv("XDG_CACHE_HOME", dir, 1);
+  int calls[4] = {0};
+  for (int i = 0; i < 4; i++) { /* 0: first, 1: with a list, 2: the first again, 3: another text */
+    struct foray_pack_opts o = {.exits_path = "",
+                                .calib = FORAY_PACK_CALIB_ON,
+                                .calib_path = text,
+                                .calib_tokens = 256,
+                                .bits_max = 8,
+                                .progress = stop_never,
+                                .user = &calls[i]};
+    if (i == 1) o.vocab_path = list;
+    if (i == 3) {
+      FILE *f = fopen(text, "we");
+      CU_ASSERT_PTR_NOT_NULL_FATAL(f);
+      for (int k = 0; k < 300; k++) fprintf(f, "%d\n", k * k);
+      fclose(f);
+    }
+    CU_ASSERT_EQUAL_FATAL(foray_pack_cached(m, &o, path[i % 3], sizeof path[0], &err), FORAY_OK);
+    if (i < 2) CU_ASSERT_EQUAL_FATAL(foray_image_open(path[i], &img[i], &err), FORAY_OK);
+    if (i == 2) CU_ASSERT_STRING_EQUAL(path[2], path[0]);
+    if (i == 3) CU_ASSERT_EQUAL_FATAL(foray_image_open(path[0], &img[2], &err), FORAY_OK);
+  }
+  CU_ASSERT_STRING_NOT_EQUAL(path[0], path[1]);
+  CU_ASSERT_EQUAL(layer_bytes(img[0]), layer_bytes(img[1]));
+  CU_ASSERT_NOT_EQUAL(layer_bytes(img[0]), layer_bytes(img[2]));
+  CU_ASSERT(img[1]->config.n_trim == 2 && img[1]->tensors[1].cost == img[0]->tensors[1].cost);
+  CU_ASSERT(calls[1] < calls[0]); /* no calibration */
+  CU_ASSERT_EQUAL(calls[2], 0);
+  for (int i = 0; i < 3; i++) foray_image_close(img[i]);
+  char cmd[4200];
+  snprintf(cmd, sizeof cmd, "rm -rf '%s' '%s' '%s'", dir, text, list);
+  CU_ASSERT_EQUAL(system(cmd), 0);
+  if (kept) {
+    setenv("XDG_CACHE_HOME", kept, 1);
+  } else {
+    unsetenv("XDG_CACHE_HOME");
+  }
+  free(kept);
+  foray_model_close(m);
+  foray_buf_deinit(&b);
+}
