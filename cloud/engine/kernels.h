@@ -78,7 +78,7 @@ struct ek_kv {
 };
 
 /* Scratch that one thread needs in gemm. */
-enum { EK_SCRATCH_BYTES = 32 * 512 + 2 * 32 * 2 * 64 + 8 * 1024 + 4096 };
+enum { EK_SCRATCH_BYTES = 40 * 1024 };
 
 struct ek_ops {
   enum foray_isa isa;

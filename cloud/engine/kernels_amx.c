@@ -1,5 +1,5 @@
 /* engine/kernels_amx.c - matrix products on int8 tiles. The integers are those of kernels_impl.h, which also
- * gives everything else here; so the bits are too. Worth its set-up from AMX_MIN columns on. */
+ * gives everything else here; so the bits are too. Few columns go the other way. */
 #if defined(__x86_64__)
 #include "engine/vec_avx512.h"
 
@@ -13,16 +13,15 @@ static void gemm_amx(const struct ek_mat *w, const struct ek_act *x, int n, floa
                      void *scratch);
 #include "engine/kernels_impl.h"
 
-enum {
-  AMX_MIN = 5,
-  AMX_MIN_6 = 7,
-  CHUNK = 32
-}; /* CHUNK: groups that are unpacked at a time, so that they stay in the first cache */
+enum { CHUNK = 32 }; /* groups that are unpacked at a time, so that they stay in the first cache */
+
+/* The least number of columns for which the tiles are faster, measured on Sapphire Rapids. */
+static int worth(enum ek_format f) { return f == EK_Q8_0 ? 10 : f == EK_Q6_K ? 9 : 6; }
 
 struct amx_scratch {
   int8_t w[CHUNK][8][64]; /* signed weights, 4 columns of 16 rows in 64 bytes: a tile's right operand */
   float a[CHUNK][2][16], b[CHUNK][16];
-  int32_t c[4][16][16];
+  int32_t c[2][2][16][16]; /* sums of the groups in hand, and of those that the tiles work on meanwhile */
 };
 _Static_assert(sizeof(struct amx_scratch) <= EK_SCRATCH_BYTES, "gemm scratch");
 
@@ -58,8 +57,10 @@ EK_INLINE void unpack_chunk(const struct ek_mat *w, const uint8_t *blk, int g0, 
   for (int g = g0; g < g1; g++, p += bits * 64) {
     vb v[8];
     vf b;
+    EK_UNROLL
     for (int i = 0; i < bits; i++) vec_prefetch(p + 4096 + 64 * i);
     unpack(p, bits, v);
+    EK_UNROLL
     for (int i = 0; i < 8; i++)
       _mm512_store_si512(s->w[g - g0][i], fmt_off(F) ? _mm512_sub_epi8(v[i], bias) : v[i]);
     vf a[2];
@@ -70,20 +71,39 @@ EK_INLINE void unpack_chunk(const struct ek_mat *w, const uint8_t *blk, int g0, 
   }
 }
 
-#define PRODUCT(C, A, B, q, w, depth)                                                                        \
+#define PRODUCT(C, A, B, q, w, to)                                                                           \
   do {                                                                                                       \
     _tile_zero(C);                                                                                           \
     _tile_loadd(A, (q), EK_GROUP);                                                                           \
     _tile_loadd(B, (w), 64);                                                                                 \
     _tile_dpbssd(C, A, B);                                                                                   \
-    _tile_stored(C, s->c[C], 64);                                                                            \
+    _tile_stored(C, (to)[C], 64);                                                                            \
   } while (0)
 
-/* Groups [g0, g1) of one act block. W >= its width: what is computed for the columns beyond it is dropped. */
+/* Integer sums of up to two groups (one for Q6_K, a tile for each half) from q, w into c. */
+EK_INLINE void products(const int8_t *q, size_t step, const int8_t *w, int left, int32_t (*c)[16][16],
+                        const int kind) {
+  if (kind == 2) {
+    PRODUCT(0, 4, 6, q, w, c);
+    PRODUCT(1, 5, 7, q + 16, w + 256, c);
+  } else {
+    PRODUCT(0, 4, 6, q, w, c);
+    if (left < 2) return;
+    PRODUCT(1, 5, 7, q + step, w + 512, c);
+  }
+}
+
+/* Groups [g0, g1) of one act block. W >= its width: what is computed for the columns beyond it is dropped.
+ * The tiles are one step ahead of the float work, because a tile's sums come out some fifty cycles late. */
 EK_INLINE void block_chunk(const struct ek_act *x, float *const *y, int row, int rows, int g0, int g1,
                            struct amx_scratch *s, const int W, const int kind) {
-  const size_t width = (size_t)x->width;
+  const size_t width = (size_t)x->width, step = width * EK_GROUP;
+  const int per = kind == 2 ? 1 : 2; /* groups that four sum tiles hold */
+  const int8_t *q = x->q + (size_t)g0 * step, *wp = s->w[0][0];
+  int turn = 0;
+  products(q, step, wp, g1 - g0, s->c[0], kind);
   vf acc[16];
+  EK_UNROLL
   for (int c = 0; c < W; c++) {
     acc[c] = vf_set1(0.0f);
     if (g0 && c < x->width) {
@@ -91,47 +111,37 @@ EK_INLINE void block_chunk(const struct ek_act *x, float *const *y, int row, int
       acc[c] = rows == 16 ? vf_load(from) : _mm512_maskz_loadu_ps((__mmask16)((1u << rows) - 1), from);
     }
   }
-  const int per = kind == 2 ? 2 : 4; /* groups that four sum tiles hold */
-  for (int g = g0; g < g1; g += per) {
+  for (int g = g0; g < g1; g += per, turn ^= 1) {
     const int left = g1 - g;
-    const int8_t *q = x->q + (size_t)g * width * EK_GROUP;
-    const size_t step = width * EK_GROUP;
-    const int8_t *wp = s->w[g - g0][0];
-    if (kind == 2) {
-      PRODUCT(0, 4, 6, q, wp, 16);
-      PRODUCT(1, 5, 7, q + 16, wp + 256, 16);
-      if (left > 1) {
-        PRODUCT(2, 4, 6, q + step, wp + 512, 16);
-        PRODUCT(3, 5, 7, q + step + 16, wp + 768, 16);
-      }
-    } else {
-      PRODUCT(0, 4, 6, q, wp, 32);
-      if (left > 1) PRODUCT(1, 5, 7, q + step, wp + 512, 32);
-      if (left > 2) PRODUCT(2, 4, 6, q + 2 * step, wp + 1024, 32);
-      if (left > 3) PRODUCT(3, 5, 7, q + 3 * step, wp + 1536, 32);
+    if (left > per) {
+      q += (size_t)per * step;
+      wp += per * 512;
+      products(q, step, wp, left - per, s->c[turn ^ 1], kind);
     }
     for (int j = 0; j < per && j < left; j++) {
       const float *d = x->d + (size_t)(g + j) * width, *sm = x->s + (size_t)(g + j) * width;
       const vf a0 = vf_load(s->a[g + j - g0][0]);
       if (kind == 2) {
         const vf a1 = vf_load(s->a[g + j - g0][1]);
+        EK_UNROLL
         for (int c = 0; c < W; c++) {
-          acc[c] = vf_fma(vf_mul(a0, vf_set1(d[c])), vi_to_f(_mm512_load_si512(s->c[2 * j][c])), acc[c]);
-          acc[c] = vf_fma(vf_mul(a1, vf_set1(d[c])), vi_to_f(_mm512_load_si512(s->c[2 * j + 1][c])), acc[c]);
-        }
-      } else if (kind == 1) {
-        const vf b = vf_load(s->b[g + j - g0]);
-        for (int c = 0; c < W; c++) {
-          acc[c] = vf_fma(vf_mul(a0, vf_set1(d[c])), vi_to_f(_mm512_load_si512(s->c[j][c])), acc[c]);
-          acc[c] = vf_fma(b, vf_set1(sm[c]), acc[c]);
+          const vf dv = vf_set1(d[c]);
+          acc[c] = vf_fma(vf_mul(a0, dv), vi_to_f(_mm512_load_si512(s->c[turn][2 * j][c])), acc[c]);
+          acc[c] = vf_fma(vf_mul(a1, dv), vi_to_f(_mm512_load_si512(s->c[turn][2 * j + 1][c])), acc[c]);
         }
       } else {
-        for (int c = 0; c < W; c++)
-          acc[c] = vf_fma(vf_mul(a0, vf_set1(d[c])), vi_to_f(_mm512_load_si512(s->c[j][c])), acc[c]);
+        const vf b = kind == 1 ? vf_load(s->b[g + j - g0]) : a0;
+        EK_UNROLL
+        for (int c = 0; c < W; c++) {
+          acc[c] = vf_fma(vf_mul(a0, vf_set1(d[c])), vi_to_f(_mm512_load_si512(s->c[turn][j][c])), acc[c]);
+          if (kind == 1) acc[c] = vf_fma(b, vf_set1(sm[c]), acc[c]);
+        }
       }
     }
   }
-  for (int c = 0; c < x->width; c++) put_rows(y[x->col0 + c] + row, acc[c], rows);
+  EK_UNROLL
+  for (int c = 0; c < W; c++)
+    if (c < x->width) put_rows(y[x->col0 + c] + row, acc[c], rows);
 }
 
 typedef void block_fn(const struct ek_act *, float *const *, int, int, int, int, struct amx_scratch *);
@@ -175,7 +185,7 @@ static void gemm_amx(const struct ek_mat *w, const struct ek_act *x, int n, floa
                                          {block_8_0, block_8_1, block_8_2},
                                          {block_12_0, block_12_1, block_12_2},
                                          {block_16_0, block_16_1, block_16_2}};
-  if (w->format >= EK_F32 || (n == 1 && x[0].width < (w->format == EK_Q6_K ? AMX_MIN_6 : AMX_MIN))) {
+  if (w->format >= EK_F32 || (n == 1 && x[0].width < worth(w->format))) {
     gemm(w, x, n, y, b0, b1, scratch);
     return;
   }

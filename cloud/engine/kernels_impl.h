@@ -8,6 +8,15 @@
 #include <math.h>
 
 #define EK_INLINE static inline __attribute__((always_inline))
+/* Before loops of a few constant rounds over register arrays: left rolled, the arrays would live in memory.
+ */
+#if defined(EK_NARROW)
+#define EK_UNROLL
+#elif defined(__clang__)
+#define EK_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define EK_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 EK_INLINE vf vf_exp(vf x0) {
   const vf x = vf_min(vf_max(x0, vf_set1(-87.0f)), vf_set1(88.0f));
@@ -76,9 +85,11 @@ EK_INLINE int fmt_min(enum ek_format f) {
 /* The 8 byte vectors of one group: v[i] holds columns 4i..4i+3 of 16 rows. */
 EK_INLINE void unpack(const uint8_t *p, int bits, vb v[8]) {
   if (bits == 8) {
+    EK_UNROLL
     for (int i = 0; i < 8; i++) v[i] = vb_load(p + 64 * i);
     return;
   }
+  EK_UNROLL
   for (int i = 0; i < 4; i++) {
     const vb x = vb_load(p + 64 * i);
     v[2 * i] = vb_and1(x, 15);
@@ -109,6 +120,7 @@ EK_INLINE void unpack(const uint8_t *p, int bits, vb v[8]) {
 
 /* The same for nibbles, with the odd vectors 16 times too large. */
 EK_INLINE void unpack_high16(const uint8_t *p, vb v[8]) {
+  EK_UNROLL
   for (int i = 0; i < 4; i++) {
     const vb x = vb_load(p + 64 * i);
     v[2 * i] = vb_and1(x, 15);
@@ -162,25 +174,30 @@ EK_INLINE void gemm_block(const struct ek_mat *w, const uint8_t *blk, const stru
   const int high16 = VEC_HIGH16 && bits == 4 && M == 1;
   const uint8_t *p = blk + w->meta_bytes;
   vf acc[4];
+  EK_UNROLL
   for (int c = 0; c < M; c++) acc[c] = vf_set1(0.0f);
   for (int g = 0; g < groups; g++, p += gbytes) {
     const size_t at = (size_t)g * width + (size_t)c0;
     const int8_t *q = x->q + at * EK_GROUP;
     vb v[8];
     vf a[2], b;
+    EK_UNROLL
     for (int i = 0; i < bits; i++) vec_prefetch(p + 3072 + 64 * i);
     if (high16)
       unpack_high16(p, v);
     else
       unpack(p, bits, v);
     scales(F, blk, g, a, &b);
+    EK_UNROLL
     for (int c = 0; c < M; c++) {
       const int8_t *xq = q + c * EK_GROUP;
       const vf d = vf_set1(x->d[at + (size_t)c]);
       if (F == EK_Q6_K) {
         vi i0 = vi_set1(x->n16[2 * (at + (size_t)c)] * off),
            i1 = vi_set1(x->n16[2 * (at + (size_t)c) + 1] * off);
+        EK_UNROLL
         for (int i = 0; i < 4; i++) i0 = vi_dot(i0, v[i], xq + 4 * i);
+        EK_UNROLL
         for (int i = 4; i < 8; i++) i1 = vi_dot(i1, v[i], xq + 4 * i);
         acc[c] = vf_fma(vf_mul(a[0], d), vi_to_f(i0), acc[c]);
         acc[c] = vf_fma(vf_mul(a[1], d), vi_to_f(i1), acc[c]);
@@ -188,12 +205,14 @@ EK_INLINE void gemm_block(const struct ek_mat *w, const uint8_t *blk, const stru
         vi s = vi_set1(off ? x->n32[at + (size_t)c] * off : 0);
         if (high16) {
           vi t = vi_set1(0);
+          EK_UNROLL
           for (int i = 0; i < 8; i += 2) {
             s = vi_dot(s, v[i], xq + 4 * i);
             t = vi_dot(t, v[i + 1], xq + 4 * i + 4);
           }
           s = vi_add_16th(s, t);
         } else {
+          EK_UNROLL
           for (int i = 0; i < 8; i++) s = dot_any(bits, s, v[i], xq + 4 * i);
         }
         acc[c] = vf_fma(vf_mul(a[0], d), vi_to_f(s), acc[c]);
@@ -201,6 +220,7 @@ EK_INLINE void gemm_block(const struct ek_mat *w, const uint8_t *blk, const stru
       }
     }
   }
+  EK_UNROLL
   for (int c = 0; c < M; c++) put_rows(y[x->col0 + c0 + c] + row, acc[c], rows);
 }
 
@@ -208,13 +228,16 @@ EK_INLINE void gemm_float(const struct ek_mat *w, const uint8_t *blk, const stru
                           float *const *y, int row, int rows, const enum ek_format F, const int M) {
   const size_t width = (size_t)x->width, esize = F == EK_F32 ? 4 : 2;
   vf acc[4];
+  EK_UNROLL
   for (int c = 0; c < M; c++) acc[c] = vf_set1(0.0f);
   for (int k = 0; k < w->cols; k++) {
     const void *p = blk + (size_t)k * 16 * esize;
     const vf wv = F == EK_F32 ? vf_load(p) : F == EK_F16 ? vf_from_f16(p) : vf_from_bf16(p);
+    EK_UNROLL
     for (int c = 0; c < M; c++)
       acc[c] = vf_fma(wv, vf_set1(x->xf[(size_t)k * width + (size_t)(c0 + c)]), acc[c]);
   }
+  EK_UNROLL
   for (int c = 0; c < M; c++) put_rows(y[x->col0 + c0 + c] + row, acc[c], rows);
 }
 
@@ -308,11 +331,13 @@ static void gelu_mul(float *y, const float *g, const float *u, int n) {
 EK_INLINE void attn_scores(const float *q, int head_dim, const uint16_t *k, float scale, float *scores,
                            size_t stride, const int H) {
   vf acc[4][4];
-  for (int h = 0; h < H; h++)
-    for (int i = 0; i < 4; i++) acc[h][i] = vf_set1(0.0f);
+  EK_UNROLL
+  for (int h = 0; h < H; h++) EK_UNROLL
+  for (int i = 0; i < 4; i++) acc[h][i] = vf_set1(0.0f);
   for (int d = 0; d < head_dim; d++, k += EK_PAGE) {
     const vf k0 = vf_from_f16(k), k1 = vf_from_f16(k + 16), k2 = vf_from_f16(k + 32),
              k3 = vf_from_f16(k + 48);
+    EK_UNROLL
     for (int h = 0; h < H; h++) {
       const vf x = vf_set1(q[h * head_dim + d]);
       acc[h][0] = vf_fma(k0, x, acc[h][0]);
@@ -321,28 +346,34 @@ EK_INLINE void attn_scores(const float *q, int head_dim, const uint16_t *k, floa
       acc[h][3] = vf_fma(k3, x, acc[h][3]);
     }
   }
-  for (int h = 0; h < H; h++)
-    for (int i = 0; i < 4; i++)
-      vf_store(scores + (size_t)h * stride + 16 * i, vf_mul(acc[h][i], vf_set1(scale)));
+  EK_UNROLL
+  for (int h = 0; h < H; h++) EK_UNROLL
+  for (int i = 0; i < 4; i++)
+    vf_store(scores + (size_t)h * stride + 16 * i, vf_mul(acc[h][i], vf_set1(scale)));
 }
 
 /* Adds positions [s0, s1) of a page, 16 T dimensions from d0 on, to out. */
 EK_INLINE void attn_values(float *out, int head_dim, int d0, const uint16_t *v, const float *e, size_t stride,
                            int s0, int s1, const int H, const int T) {
   vf acc[4][4];
-  for (int h = 0; h < H; h++)
-    for (int t = 0; t < T; t++) acc[h][t] = vf_load(out + h * head_dim + d0 + 16 * t);
+  EK_UNROLL
+  for (int h = 0; h < H; h++) EK_UNROLL
+  for (int t = 0; t < T; t++) acc[h][t] = vf_load(out + h * head_dim + d0 + 16 * t);
   for (int s = s0; s < s1; s++) {
     const uint16_t *row = v + (size_t)s * (size_t)head_dim + d0;
     vf x[4];
+    EK_UNROLL
     for (int t = 0; t < T; t++) x[t] = vf_from_f16(row + 16 * t);
+    EK_UNROLL
     for (int h = 0; h < H; h++) {
       const vf p = vf_set1(e[(size_t)h * stride + (size_t)s]);
+      EK_UNROLL
       for (int t = 0; t < T; t++) acc[h][t] = vf_fma(p, x[t], acc[h][t]);
     }
   }
-  for (int h = 0; h < H; h++)
-    for (int t = 0; t < T; t++) vf_store(out + h * head_dim + d0 + 16 * t, acc[h][t]);
+  EK_UNROLL
+  for (int h = 0; h < H; h++) EK_UNROLL
+  for (int t = 0; t < T; t++) vf_store(out + h * head_dim + d0 + 16 * t, acc[h][t]);
 }
 
 static void attn_values_any(float *out, int head_dim, const uint16_t *v, const float *e, size_t stride,
