@@ -135,7 +135,9 @@ static int32_t choose(const struct foray_gen_request *r, const float *logits, co
   int64_t best_key = INT64_MIN;
   for (int32_t v = 0; v < TOY_VOCAB; v++) {
     float temp = r->sampling.temperature;
-    int64_t key = llrint((double)l[v] / (double)(temp > 0 ? temp : 1.0f) * 65536.0);
+    /* Kept far from overflow, as the engine's sampler does: a peer may ask for any temperature above 0. */
+    int64_t key =
+        llrint(fmax(-0x1p60, fmin(0x1p60, (double)l[v] / (double)(temp > 0 ? temp : 1.0f) * 65536.0)));
     if (temp > 0) key += foray_gumbel_q16(r->sampling.seed, (uint32_t)n, (uint32_t)v);
     if (key > best_key) {
       best_key = key;
