@@ -139,7 +139,7 @@ BINS := $(foreach t,$(HOST_TOOLS) $(CLOUD_TOOLS),$(B)/bin/$(call sub_,$(t)))
 .PHONY: help all
 help: ## list the targets
 	@printf 'Foray %s. Targets:\n' '$(VERSION)'
-	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(filter Makefile %.mk,$(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
 	@printf 'Variables: CONFIG=release|clang|asan|fuzz  V=1 (show commands)  DRY=1 (deps: print only)\n'
 	@printf '           PAIR=smollm2|coder (demo)  PREFIX, DESTDIR (install)  FILTER=regex (test-unit)\n'
 
@@ -273,5 +273,8 @@ install: all ## install programs, library, headers, man pages, completions
 	$(Q)DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' VERSION='$(VERSION)' bash tests/build/install.sh $(B)
 clean: ## remove build/
 	$(Q)rm -rf build
+
+# Parts of the tree with rules of their own.
+-include $(wildcard hw/hw.mk hls/hls.mk sim/sim.mk drivers/drivers.mk cloud/cloud.mk)
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
