@@ -51,7 +51,7 @@ WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-pr
             -Wpointer-arith -Wformat=2 -Werror
 WARNINGS += $(if $(findstring gcc,$(CC_$(CONFIG))),-Wno-format-truncation)# cutting a message at its limit is meant
 BASE_CFLAGS := -std=c11 -D_GNU_SOURCE -DFORAY_VERSION='"$(VERSION)"' -ffp-contract=off -fno-math-errno \
-               -fvisibility=hidden -pthread $(WARNINGS) $(CFLAGS)
+               -fvisibility=hidden -fPIC -pthread $(WARNINGS) $(CFLAGS)
 LDFLAGS  ?=
 LDLIBS   := -lm -pthread
 
@@ -101,7 +101,12 @@ DEPS_train   := $(DEPS_core) core model engine
 DEPS_simlink := $(DEPS_core) core proto
 DEPS_hosttools  := $(DEPS_api) api
 DEPS_cloudtools := $(DEPS_link) link train
-DEPS_tests   := $(LIBS) foray abi gen unit
+DEPS_tests   := $(LIBS) $(PLUGINS) foray abi gen unit
+
+# Devices outside host/dev are shared objects, build/<config>/devices/foray-dev-<name>.so (dev/plugin.h). A plugin is a
+# library of LIBS_PLUGIN with its own folder; it is linked with the archives below it and with its packages, so that
+# a program starts where such a package is missing. SO_<name>: archives to link; PKGS_<name>: packages.
+PLUGINS :=
 
 PKGS_core  := libcrypto jansson
 PKGS_model := libpcre2-8 libcurl zlib
@@ -112,7 +117,7 @@ PKGS_train := openblas
 PKGS_tests := cunit
 PKG_CONFIG := pkg-config
 PKGS_ALL   := $(sort $(foreach l,$(LIBS),$(PKGS_$(l))))
-PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS_ALL) $(PKGS_tests) 2>/dev/null)
+PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS_ALL) $(PKGS_tests) $(foreach p,$(PLUGINS),$(PKGS_$(p))) 2>/dev/null)
 PKG_LIBS    = $(shell $(PKG_CONFIG) --libs $(1) 2>/dev/null)
 
 srcs = $(wildcard $(DIR_$(1))/*.c)
@@ -143,11 +148,12 @@ help: ## list the targets
 	@printf 'Variables: CONFIG=release|clang|asan|fuzz  V=1 (show commands)  DRY=1 (deps: print only)\n'
 	@printf '           PAIR=smollm2|coder (demo)  PREFIX, DESTDIR (install)  FILTER=regex (test-unit)\n'
 
-all: $(BINS) $(LIB_FILES) ## build libraries and programs into build/release
+PLUGIN_FILES := $(foreach p,$(PLUGINS),$(B)/devices/foray-dev-$(p).so)
+all: $(BINS) $(LIB_FILES) $(PLUGIN_FILES) ## build libraries and programs into build/release
 	$(Q)ln -sfn $(CONFIG)$(if $(MUTANT),-$(MUTANT)) build/current
 
 # ---------------------------------------------------------------- rules
-INC_LIBS := $(LIBS) hosttools cloudtools tests
+INC_LIBS := $(LIBS) $(PLUGINS) hosttools cloudtools tests
 build/inc/.stamp: Makefile
 	$(Q)rm -rf build/inc; mkdir -p build/inc
 	$(Q)$(foreach l,$(INC_LIBS),mkdir -p build/inc/$(l); \
@@ -162,7 +168,7 @@ $(B)/obj/$(2)/%.o: $(2)/%.c build/inc/.stamp | $(PROTO_H) hw/gen/foray_abi.h
 	$$(Q)$$(CCACHE) $$(CC) $$(BASE_CFLAGS) $$(call opt,$$<) $$(call isa,$$<) -Ibuild/inc/$(1) $(if $(filter abi gen foray core model dev engine train batch,$(1)),,-I$(B)/gen) \
 	  $$(PKG_CFLAGS) -MMD -MP -c -o $$@ $$<
 endef
-$(foreach l,$(LIBS) hosttools cloudtools,$(eval $(call lib_rules,$(l),$(DIR_$(l)))))
+$(foreach l,$(LIBS) $(PLUGINS) hosttools cloudtools,$(eval $(call lib_rules,$(l),$(DIR_$(l)))))
 $(foreach d,tests/fuzz tests/perf tests/unit docs/examples $(sort $(patsubst %/,%,$(dir $(TEST_SRCS)))),$(eval $(call lib_rules,tests,$(d))))
 
 define ar_rule
@@ -181,6 +187,14 @@ $(B)/gen/%.pb-c.o: $(B)/gen/%.pb-c.c
 
 lib_files = $(foreach l,$(1),$(if $(call srcs,$(l)),$(B)/lib$(l).a))
 link = $(CC) $(OPT_$(CONFIG)) $(LDFLAGS) -o $@ $(1) -Wl,--start-group $(2) -Wl,--end-group $(call PKG_LIBS,$(3)) $(LDLIBS)
+
+define plugin_rule
+$(B)/devices/foray-dev-$(1).so: $(call obj,$(call srcs,$(1))) $(EXTRA_$(1)) $(call lib_files,$(SO_$(1)))
+	@mkdir -p $$(@D)
+	@echo "  LINK  $$@"
+	$$(Q)$$(or $$(LD_$(1)),$$(CC)) $$(OPT_$(CONFIG)) $$(LDFLAGS) -shared -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $$(call PKG_LIBS,$(PKGS_$(1)) $(foreach l,$(SO_$(1)),$(PKGS_$(l)))) $$(LIBS_$(1)) $$(LDLIBS)
+endef
+$(foreach p,$(PLUGINS),$(eval $(call plugin_rule,$(p))))
 
 HOST_LIBS  := $(filter $(LIBS),$(DEPS_hosttools))
 CLOUD_LIBS := $(filter $(LIBS),$(DEPS_cloudtools))
@@ -250,7 +264,7 @@ test-run: ; $(Q)bash tests/run.sh fast
 test-long: ## the whole proof on all models (hours; downloads 1.9 GB)
 	$(Q)$(MAKE) deps
 	$(Q)bash tests/run.sh long
-test-unit: $(TEST_BINS) ## unit tests only (CONFIG=..., FILTER=regex)
+test-unit: $(TEST_BINS) $(PLUGIN_FILES) ## unit tests only (CONFIG=..., FILTER=regex)
 	$(Q)FILTER='$(FILTER)' bash tests/unit/run.sh $(TEST_BINS)
 asan: ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(Q)$(MAKE) -j$(JOBS) CONFIG=asan test-unit

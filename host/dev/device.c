@@ -2,6 +2,7 @@
 #include "dev/device_impl.h"
 
 #include "core/err.h"
+#include "dev/plugin.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,7 +37,49 @@ enum foray_status foray_dev_register(const struct foray_dev_class *cls, struct f
   return FORAY_OK;
 }
 
+static const struct foray_dev_class *find(const char *name) {
+  for (int i = 0; i < n_classes; i++)
+    if (!strcmp(classes[i]->name, name)) return classes[i];
+  return NULL;
+}
+
+/* The class of that name, from a plugin when need be. NULL: err says why. */
+static const struct foray_dev_class *find_or_load(const char *name, struct foray_err *err) {
+  const struct foray_dev_class *cls = find(name);
+  if (cls) return cls;
+  char why[512];
+  cls = foray_dev_plugin_load(name, why, sizeof why);
+  if (cls) return foray_dev_register(cls, err) == FORAY_OK ? cls : NULL;
+  if (*why) {
+    (void)foray_err_set(err, FORAY_E_UNSUPPORTED, "device '%s': %s", name, why);
+    return NULL;
+  }
+  char names[256] = "";
+  for (int i = 0; i < n_classes; i++) {
+    size_t at = strlen(names);
+    snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", classes[i]->name);
+  }
+  (void)foray_err_set(err, FORAY_E_NOTFOUND, "no device '%s'; there are: %s (and plugins: foray devices)",
+                      name, names);
+  return NULL;
+}
+
+struct listing {
+  void (*fn)(void *arg, const struct foray_dev_info *info, const char *why);
+  void *arg;
+};
+
+static void list_plugin(void *arg, const char *name) {
+  const struct listing *l = arg;
+  struct foray_err err = {0};
+  if (find(name) || find_or_load(name, &err)) return; /* listed with the classes */
+  struct foray_dev_info info = {.about = "plugin"};
+  snprintf(info.name, sizeof info.name, "%s", name);
+  l->fn(l->arg, &info, err.msg);
+}
+
 void foray_dev_list(void (*fn)(void *arg, const struct foray_dev_info *info, const char *why), void *arg) {
+  foray_dev_plugin_scan(list_plugin, &(struct listing){fn, arg});
   for (int i = 0; i < n_classes; i++) {
     struct foray_dev_info info = {0};
     const char *why = classes[i]->describe("", &info);
@@ -51,17 +94,12 @@ enum foray_status foray_dev_open(const char *spec, const struct foray_dev_opts *
   if (!opts) opts = &none;
   size_t n = strcspn(spec, ":");
   const char *detail = spec[n] ? spec + n + 1 : "";
-  const struct foray_dev_class *cls = NULL;
-  for (int i = 0; i < n_classes; i++)
-    if (strlen(classes[i]->name) == n && !memcmp(classes[i]->name, spec, n)) cls = classes[i];
-  if (!cls) {
-    char names[128] = "";
-    for (int i = 0; i < n_classes; i++) {
-      size_t at = strlen(names);
-      snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", classes[i]->name);
-    }
-    return foray_err_set(err, FORAY_E_NOTFOUND, "no device '%s'; there are: %s", spec, names);
-  }
+  char name[32];
+  if (n >= sizeof name) return foray_err_set(err, FORAY_E_NOTFOUND, "no device '%s'", spec);
+  snprintf(name, sizeof name, "%.*s", (int)n, spec);
+  struct foray_err own = {0};
+  const struct foray_dev_class *cls = find_or_load(name, err ? err : &own);
+  if (!cls) return err ? err->code : own.code;
   struct foray_dev *d = calloc(1, sizeof *d);
   if (!d) return foray_err_set(err, FORAY_E_NOMEM, "device '%s'", spec);
   d->cls = cls;

@@ -51,11 +51,11 @@ struct foray_dev_result {
 
 #define FORAY_DEV_UNITS(addr) ((uint32_t)((addr) / FORAY_ABI_UNIT))
 
-/* Calls fn for each device that this machine has (present or not: `why` is NULL, or why it cannot be opened).
- */
+/* Calls fn for each device that this machine has, plugins included (present or not: `why` is NULL, or why it
+ * cannot be opened). */
 void foray_dev_list(void (*fn)(void *arg, const struct foray_dev_info *info, const char *why), void *arg);
 
-/* spec = name[:detail], e.g. "ref", "cpu", "cpu:avx2". FORAY_E_NOTFOUND for an unknown name (the text lists
+/* spec = name[:detail], e.g. "ref", "cpu", "cpu:avx2"; other names are plugins (dev/plugin.h). FORAY_E_NOTFOUND for an unknown name (the text lists
  * what there is), FORAY_E_UNSUPPORTED where this machine lacks it, FORAY_E_MISMATCH for another ABI. opts may
  * be NULL. */
 enum foray_status foray_dev_open(const char *spec, const struct foray_dev_opts *opts, struct foray_dev **out,

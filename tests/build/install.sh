@@ -28,6 +28,7 @@ Cflags: -I\${includedir}
 PC
 
 shopt -s nullglob
+for f in "$b"/devices/*.so; do install -D -m644 "$f" "$root/lib/foray/devices/$(basename "$f")"; done
 for f in cloud/train/shipped/*.gguf; do install -m644 "$f" "$root/share/foray/exits/"; done
 for f in docs/man/*.[1-9]; do install -D -m644 "$f" "$root/share/man/man${f##*.}/$(basename "$f")"; done
 for tool in "$b"/bin/*; do
