@@ -1,0 +1,7 @@
+// Configuration big: sizes of foray_top. hw/rtl/README.md explains them.
+`define FORAY_CFG_NAME "big"
+`define FORAY_PORT_W 512
+`define FORAY_PORTS 1
+`define FORAY_COLS 8
+`define FORAY_SCRATCH_UNITS 65536
+`define FORAY_FIFO_UNITS 4096

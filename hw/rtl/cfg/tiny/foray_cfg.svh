@@ -1,0 +1,7 @@
+// Configuration tiny: sizes of foray_top. hw/rtl/README.md explains them.
+`define FORAY_CFG_NAME "tiny"
+`define FORAY_PORT_W 64
+`define FORAY_PORTS 1
+`define FORAY_COLS 1
+`define FORAY_SCRATCH_UNITS 2048
+`define FORAY_FIFO_UNITS 256
