@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/philox.h"
+
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
 #define WIDE __attribute__((optimize("O3"), target_clones("arch=x86-64-v4", "avx2", "default")))
 #else
@@ -125,6 +127,7 @@ struct silu_job {
   size_t total;
   float *g, *u, *h;
   const float *cg, *cu, *dh;
+  bool gelu;
 };
 enum { CHUNK = 1 << 15 };
 
@@ -138,6 +141,21 @@ WIDE static void silu_bwd(size_t n, float *restrict g, float *restrict u, const 
     u[i] = d * a * s;
   }
 }
+/* GELU, tanh form: tanh(y) = 1 - 2 / (exp(2y) + 1) */
+static inline float gelu_tanh(float g) {
+  return 1.0f - 2.0f / (fast_exp(1.59576912f * (g + 0.044715f * g * g * g)) + 1.0f);
+}
+WIDE static void gelu_fwd(size_t n, const float *restrict g, const float *restrict u, float *restrict h) {
+  for (size_t i = 0; i < n; i++) h[i] = 0.5f * g[i] * (1.0f + gelu_tanh(g[i])) * u[i];
+}
+WIDE static void gelu_bwd(size_t n, float *restrict g, float *restrict u, const float *restrict dh) {
+  for (size_t i = 0; i < n; i++) {
+    float a = g[i], t = gelu_tanh(a), d = dh[i];
+    float slope = 0.5f * (1.0f + t) + 0.5f * a * (1.0f - t * t) * 0.79788456f * (1.0f + 0.134145f * a * a);
+    g[i] = d * u[i] * slope;
+    u[i] = d * 0.5f * a * (1.0f + t);
+  }
+}
 static size_t chunk(size_t total, int part) {
   size_t left = total - (size_t)part * CHUNK;
   return left < CHUNK ? left : CHUNK;
@@ -147,9 +165,9 @@ static void silu_part(void *arg, int part, int thread) {
   size_t o = (size_t)part * CHUNK, n = chunk(j->total, part);
   (void)thread;
   if (j->dh)
-    silu_bwd(n, j->g + o, j->u + o, j->dh + o);
+    (j->gelu ? gelu_bwd : silu_bwd)(n, j->g + o, j->u + o, j->dh + o);
   else
-    silu_fwd(n, j->cg + o, j->cu + o, j->h + o);
+    (j->gelu ? gelu_fwd : silu_fwd)(n, j->cg + o, j->cu + o, j->h + o);
 }
 
 void foray_ew_silu_mul(struct foray_pool *p, int m, int n, const float *g, const float *u, float *h) {
@@ -159,6 +177,61 @@ void foray_ew_silu_mul(struct foray_pool *p, int m, int n, const float *g, const
 void foray_ew_silu_mul_back(struct foray_pool *p, int m, int n, float *g, float *u, const float *dh) {
   struct silu_job j = {.total = (size_t)m * (size_t)n, .g = g, .u = u, .dh = dh};
   foray_pool_run(p, silu_part, &j, (int)((j.total + CHUNK - 1) / CHUNK));
+}
+
+void foray_ew_gelu_mul(struct foray_pool *p, int m, int n, const float *g, const float *u, float *h) {
+  struct silu_job j = {.total = (size_t)m * (size_t)n, .cg = g, .cu = u, .h = h, .gelu = true};
+  foray_pool_run(p, silu_part, &j, (int)((j.total + CHUNK - 1) / CHUNK));
+}
+void foray_ew_gelu_mul_back(struct foray_pool *p, int m, int n, float *g, float *u, const float *dh) {
+  struct silu_job j = {.total = (size_t)m * (size_t)n, .g = g, .u = u, .dh = dh, .gelu = true};
+  foray_pool_run(p, silu_part, &j, (int)((j.total + CHUNK - 1) / CHUNK));
+}
+
+struct drop_job {
+  size_t total;
+  uint64_t key;
+  uint32_t pass, below;
+  float scale;
+  const float *x;
+  float *y;
+  bool add;
+};
+static void drop_part(void *arg, int part, int thread) {
+  const struct drop_job *j = arg;
+  size_t o = (size_t)part * CHUNK, n = o + chunk(j->total, part);
+  (void)thread;
+  for (size_t i = o; i < n; i += 8) { /* eight 16-bit uniforms of one generator call */
+    struct foray_philox r =
+        foray_philox4x32(j->key, (uint32_t)(i / 8), (uint32_t)(i / 8 >> 32), 0x64726f70, j->pass);
+    for (size_t k = i; k < i + 8 && k < n; k++) {
+      uint32_t u = r.v[(k - i) / 2] >> (k % 2 ? 16 : 0) & 0xffff;
+      float v = u < j->below ? 0 : j->x[k] * j->scale;
+      j->y[k] = j->add ? j->y[k] + v : v;
+    }
+  }
+}
+void foray_ew_dropout(struct foray_pool *p, size_t n, float drop, uint64_t key, uint32_t pass, const float *x,
+                      float *y, bool add) {
+  struct drop_job j = {n, key, pass, (uint32_t)(drop * 65536.0f), 1.0f / (1.0f - drop), x, y, add};
+  foray_pool_run(p, drop_part, &j, (int)((n + CHUNK - 1) / CHUNK));
+}
+
+struct col_job {
+  int m, n;
+  const float *x;
+  float *out;
+};
+static void col_part(void *arg, int part, int thread) {
+  const struct col_job *j = arg;
+  int c0 = part * 256, c1 = c0 + 256 < j->n ? c0 + 256 : j->n;
+  (void)thread;
+  for (int r = 0; r < j->m; r++)
+    for (int c = c0; c < c1; c++) j->out[c] += j->x[(size_t)r * (size_t)j->n + (size_t)c];
+}
+void foray_ew_col_sum(struct foray_pool *p, int m, int n, const float *x, float *out) {
+  struct col_job j = {m, n, x, out};
+  foray_pool_run(p, col_part, &j, (n + 255) / 256);
 }
 
 struct add_job {
@@ -177,9 +250,10 @@ void foray_ew_add(struct foray_pool *p, size_t n, float *y, const float *x) {
   foray_pool_run(p, add_part, &j, (int)((n + CHUNK - 1) / CHUNK));
 }
 
-void foray_ew_rope_table(int dim, float base, int position, float *tab) {
+void foray_ew_rope_table(int dim, float base, float scale, const float *factor, int position, float *tab) {
   for (int i = 0; i < dim / 2; i++) {
-    double a = (double)position * pow((double)base, -2.0 * i / dim);
+    double a = (double)scale * (double)position * pow((double)base, -2.0 * i / dim);
+    if (factor) a /= (double)factor[i];
     tab[2 * i] = (float)cos(a);
     tab[2 * i + 1] = (float)sin(a);
   }

@@ -268,7 +268,11 @@ static enum foray_status head_open(struct gen *s, struct foray_err *err) {
 }
 
 static enum foray_status open_all(struct gen *s, const struct foray_model *m, struct foray_err *err) {
-  enum foray_status st = foray_net_open(m, s->g, INT_MAX, &s->n, err);
+  enum foray_status st = FORAY_OK;
+  if (m->config.arch == FORAY_ARCH_GEMMA3)
+    return foray_err_set(err, FORAY_E_UNSUPPORTED, "text is written by llama and qwen2 models, not by '%s'",
+                         foray_arch_name(m->config.arch));
+  st = foray_net_open(m, s->g, INT_MAX, &s->n, err);
   if (!st) st = head_open(s, err);
   if (st) return st;
   const struct foray_net *n = s->n;
@@ -288,8 +292,7 @@ static enum foray_status open_all(struct gen *s, const struct foray_model *m, st
   if (!s->kc || !s->vc || !s->x || !s->nx || !s->q || !s->k || !s->v || !s->att || !s->gate || !s->up ||
       !s->h || !s->logits || !s->tab || !s->logp || !s->top || !s->slot)
     return nomem(err);
-  for (int i = 0; i < s->ctx; i++)
-    foray_ew_rope_table((int)n->cfg.rope_dim, n->cfg.rope_base, i, s->tab + (size_t)i * n->cfg.rope_dim);
+  foray_net_rope_tables(n, false, s->ctx, s->tab);
   return FORAY_OK;
 }
 
