@@ -127,7 +127,7 @@ opt  = $(or $(if $(filter %_avx2.c %_avx512.c %_amx.c %_scalar.c,$(1)),$(OPT_SIM
 
 PROTO_C := $(patsubst host/proto/%.proto,$(B)/gen/%.pb-c.c,$(wildcard host/proto/*.proto))
 PROTO_H := $(PROTO_C:.c=.h)
-ABI_OUT := hw/gen/foray_abi.h hw/gen/foray_abi_pkg.sv hw/gen/foray_tables.h hw/gen/foray_tables_pkg.sv docs/abi.md
+ABI_OUT := hw/gen/foray_abi.h hw/gen/foray_abi_pkg.sv hw/gen/foray_tables.h hw/gen/foray_tables_pkg.sv hw/gen/foray_tables_rom.sv docs/abi.md
 
 # ---------------------------------------------------------------- products
 LIB_FILES := $(foreach l,$(LIBS),$(if $(call srcs,$(l)),$(B)/lib$(l).a))
@@ -226,7 +226,7 @@ build/abigen: hw/abi/abigen.c $(wildcard hw/abi/*.def hw/abi/*.h)
 	@mkdir -p build
 	$(Q)$(CC_release) -std=c11 -D_GNU_SOURCE -O1 $(WARNINGS) -Ihw -o $@ $<
 .PHONY: abi abi-check
-ABI_MODE = $(if $(filter %.md,$1),md,$(if $(findstring tables,$1),tables$(if $(filter %.sv,$1),-sv),$(if $(filter %.sv,$1),sv,c)))
+ABI_MODE = $(if $(filter %.md,$1),md,$(if $(findstring tables,$1),tables$(if $(filter %_rom.sv,$1),-rom,$(if $(filter %.sv,$1),-sv)),$(if $(filter %.sv,$1),sv,c)))
 abi: build/abigen ## regenerate hw/gen and docs/abi.md from hw/abi/*.def
 	$(Q)mkdir -p hw/gen docs; $(foreach f,$(ABI_OUT),build/abigen $(call ABI_MODE,$f) > $f;)
 abi-check: build/abigen ## fail when generated files differ from hw/abi/*.def
