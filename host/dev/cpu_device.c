@@ -71,6 +71,9 @@ static enum foray_status run(void *self, uint32_t run_unit, uint32_t deadline_ms
 static void counters(void *self, uint64_t out[FORAY_COUNTER_COUNT]) {
   foray_soft_counters(((struct cpu *)self)->soft, out);
 }
+static void trace(void *self, const struct foray_dev_trace *t) {
+  foray_soft_trace(((struct cpu *)self)->soft, t);
+}
 
 extern const struct foray_dev_class foray_dev_class_cpu;
 const struct foray_dev_class foray_dev_class_cpu = {
@@ -82,4 +85,5 @@ const struct foray_dev_class foray_dev_class_cpu = {
     .download = download,
     .run = run,
     .counters = counters,
+    .trace = trace,
 };

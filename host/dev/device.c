@@ -222,6 +222,16 @@ void foray_dev_counters(struct foray_dev *d, uint64_t out[FORAY_COUNTER_COUNT]) 
   d->cls->counters(d->self, out);
 }
 
+enum foray_status foray_dev_trace(struct foray_dev *d, const struct foray_dev_trace *t,
+                                  struct foray_err *err) {
+  static const struct foray_dev_trace off;
+  if (!d->cls->trace)
+    return t ? foray_err_set(err, FORAY_E_UNSUPPORTED, "device '%s' does not tell what it does", d->info.name)
+             : FORAY_OK;
+  d->cls->trace(d->self, t ? t : &off);
+  return FORAY_OK;
+}
+
 enum foray_status foray_dev_state_reset(struct foray_dev *d, uint64_t state_addr, uint32_t max_pos,
                                         uint64_t kv_addr, uint64_t kv_bytes, uint64_t resid_addr,
                                         uint32_t resid_slots, struct foray_err *err) {

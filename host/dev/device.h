@@ -17,6 +17,7 @@
 #ifndef FORAY_DEV_DEVICE_H
 #define FORAY_DEV_DEVICE_H
 
+#include "dev/trace.h"
 #include "gen/foray_abi.h"
 #include <foray/status.h>
 #include <stdbool.h>
@@ -88,6 +89,11 @@ enum foray_status foray_dev_ring(struct foray_dev *d, const struct foray_rec_run
 
 /* All counters since open, FORAY_COUNTER_COUNT of them. */
 void foray_dev_counters(struct foray_dev *d, uint64_t out[FORAY_COUNTER_COUNT]);
+
+/* Has each run from now on watched (dev/trace.h); NULL ends it. *t is copied. FORAY_E_UNSUPPORTED where the
+ * device cannot tell. A device that is not watched spends nothing on it. */
+enum foray_status foray_dev_trace(struct foray_dev *d, const struct foray_dev_trace *t,
+                                  struct foray_err *err) FORAY_NODISCARD;
 
 /* Writes a fresh context: nothing fed yet. Addresses in bytes; kv_bytes as foray_dev_kv_bytes of all layers;
  * resid has slots * foray_dev_y32_bytes(width) bytes. */

@@ -21,6 +21,8 @@ struct foray_dev_class {
   enum foray_status (*run)(void *self, uint32_t run_unit, uint32_t deadline_ms, struct foray_dev_result *res,
                            struct foray_err *err);
   void (*counters)(void *self, uint64_t out[FORAY_COUNTER_COUNT]);
+  /* Optional (NULL: cannot). From now on t->event is told of each run; t->event NULL: no longer. Copy *t. */
+  void (*trace)(void *self, const struct foray_dev_trace *t);
 };
 
 /* cls must live for the whole process. FORAY_E_LIMIT when too many, FORAY_E_STATE for a name that is taken.
@@ -44,5 +46,6 @@ enum foray_status foray_soft_download(void *s, uint64_t addr, void *dst, uint64_
 enum foray_status foray_soft_run(void *s, uint32_t run_unit, uint32_t deadline_ms,
                                  struct foray_dev_result *res, struct foray_err *err);
 void foray_soft_counters(void *s, uint64_t out[FORAY_COUNTER_COUNT]);
+void foray_soft_trace(void *s, const struct foray_dev_trace *t);
 
 #endif

@@ -30,6 +30,8 @@ struct foray_soft {
   uint32_t at; /* descriptor being executed */
   uint32_t tokens[FORAY_ABI_COLS_MAX];
   struct foray_sampling sampling;
+  struct foray_dev_trace trace; /* event NULL: nobody watches */
+  uint32_t seg, exit;           /* where the program is, for the trace; UINT32_MAX: not in an exit section */
 };
 
 /* A batch: columns [c0, c1) of the scratch vectors; column c is position pos0 + c. */
@@ -120,6 +122,46 @@ enum foray_status foray_soft_download(void *self, uint64_t addr, void *dst, uint
 void foray_soft_counters(void *self, uint64_t out[FORAY_COUNTER_COUNT]) {
   const struct foray_soft *s = self;
   memcpy(out, s->counter, sizeof s->counter);
+}
+
+/* ---- trace ---- */
+
+void foray_soft_trace(void *self, const struct foray_dev_trace *t) {
+  ((struct foray_soft *)self)->trace = *t;
+}
+
+/* Taken before something is done; nothing without a watcher. */
+struct mark {
+  uint64_t begin, counter[FORAY_COUNTER_COUNT];
+};
+
+static void mark(const struct foray_soft *s, struct mark *m) {
+  if (!s->trace.event) return;
+  m->begin = (uint64_t)foray_clock_ns();
+  memcpy(m->counter, s->counter, sizeof m->counter);
+}
+
+static void tell(struct foray_soft *s, const struct mark *m, struct foray_trace_event *e) {
+  e->begin = m->begin;
+  e->end = (uint64_t)foray_clock_ns();
+  for (int i = 0; i < FORAY_COUNTER_COUNT; i++) e->counter[i] = s->counter[i] - m->counter[i];
+  s->trace.event(s->trace.arg, e);
+}
+
+static void tell_batch(struct foray_soft *s, const struct mark *m, enum foray_trace_kind kind,
+                       struct batch b) {
+  if (!s->trace.event) return;
+  bool op = kind == FORAY_TRACE_OP;
+  uint32_t code = op ? s->prog[s->at * FORAY_ABI_DESC_WORDS] & 0xff : 0;
+  tell(s, m,
+       &(struct foray_trace_event){.kind = kind,
+                                   .desc = op ? s->at : UINT32_MAX,
+                                   .op = code,
+                                   .segment = s->seg,
+                                   .exit = s->exit,
+                                   .columns = b.c1 - b.c0,
+                                   .position = b.pos0 + b.c0,
+                                   .engine = foray_engine_of(code)});
 }
 
 /* ---- operands ---- */
@@ -282,6 +324,8 @@ static uint32_t run_ops(struct foray_soft *s, uint32_t from, uint32_t to, struct
     s->at = i;
     if (s->c.run.step_limit && s->steps >= s->c.run.step_limit) return FORAY_DEVERR_STEPS;
     s->steps++;
+    struct mark m;
+    mark(s, &m);
     count(s, FORAY_COUNTER_OPS, 1);
     count(s, FORAY_COUNTER_DESC_BYTES, FORAY_ABI_UNIT);
     switch (w[0] & 0xff) {
@@ -291,8 +335,19 @@ static uint32_t run_ops(struct foray_soft *s, uint32_t from, uint32_t to, struct
     case FORAY_OP_ATTN: do_attn(s, w, b); break;
     default: do_columns(s, w, b); break;
     }
+    tell_batch(s, &m, FORAY_TRACE_OP, b);
   }
   return FORAY_DEVERR_NONE;
+}
+
+/* The exit section of segment `seg`. */
+static uint32_t run_section(struct foray_soft *s, uint32_t seg, struct batch b) {
+  const struct foray_segment *g = &s->c.seg[seg];
+  s->seg = seg;
+  s->exit = g->exit;
+  uint32_t e = run_ops(s, g->test, g->test_end, b);
+  s->exit = UINT32_MAX;
+  return e;
 }
 
 /* ---- segments ---- */
@@ -312,6 +367,9 @@ static uint32_t run_batch(struct foray_soft *s, uint32_t seg, struct batch b) {
   struct foray_rec_state *st = &s->c.state;
   size_t bytes = (size_t)foray_dev_y32_bytes(s->c.prog.width);
   if (s->deadline_ns && foray_clock_ns() > s->deadline_ns) return FORAY_DEVERR_DEADLINE;
+  struct mark m;
+  mark(s, &m);
+  s->seg = seg;
   if (seg > 0)
     for (uint32_t c = b.c0; c < b.c1; c++) memcpy(resid_column(s, c), saved(s, b.pos0 + c), bytes);
   uint32_t e = run_ops(s, s->c.seg[seg].body, s->c.seg[seg].body_end, b);
@@ -324,6 +382,7 @@ static uint32_t run_batch(struct foray_soft *s, uint32_t seg, struct batch b) {
   count(s, FORAY_COUNTER_COLUMNS, b.c1 - b.c0);
   count(s, FORAY_COUNTER_PASSES, 1);
   st->done[seg] = b.pos0 + b.c1;
+  tell_batch(s, &m, FORAY_TRACE_PASS, b);
   return FORAY_DEVERR_NONE;
 }
 
@@ -371,9 +430,8 @@ static uint32_t feed(struct foray_soft *s, uint32_t n, struct batch *last) {
 /* ---- scoring ---- */
 
 static uint32_t score_batch(struct foray_soft *s, struct batch b, uint32_t *dumped) {
-  const struct foray_segment *g = &s->c.seg[s->c.prog.n_seg - 1];
   foray_exit_clear(&s->unit);
-  uint32_t e = run_ops(s, g->test, g->test_end, b);
+  uint32_t e = run_section(s, s->c.prog.n_seg - 1, b);
   if (e) return e;
   uint64_t each = foray_dev_up(4 * (uint64_t)s->unit.rows, FORAY_ABI_UNIT);
   for (uint32_t c = b.c0; c < b.c1; c++)
@@ -403,7 +461,7 @@ static uint32_t decide(struct foray_soft *s, struct batch b, int32_t cum, struct
     if (!g->has_test || !(g->final || (run->tests >> g->exit & 1))) continue;
     s->sampling.position = s->c.state.len;
     foray_exit_clear(&s->unit);
-    uint32_t e = run_ops(s, g->test, g->test_end, (struct batch){b.c1 - 1, b.c1, b.pos0});
+    uint32_t e = run_section(s, seg, (struct batch){b.c1 - 1, b.c1, b.pos0});
     if (e) return e;
     memset(r, 0, sizeof *r);
     foray_exit_finish(&s->unit, cum, r);
@@ -422,6 +480,18 @@ static void ring_write(struct foray_soft *s, uint32_t i, const struct foray_rec_
   uint32_t slot = (uint32_t)(((uint64_t)s->c.run.ring_head + i) % s->c.run.ring_slots);
   memcpy(heap_at(s, s->c.run.ring) + (size_t)slot * FORAY_RING_BYTES, w, sizeof w);
   count(s, FORAY_COUNTER_DRAFTED, 1);
+  if (!s->trace.event) return;
+  uint64_t now = (uint64_t)foray_clock_ns();
+  s->trace.event(s->trace.arg, &(struct foray_trace_event){.kind = FORAY_TRACE_TOKEN,
+                                                           .begin = now,
+                                                           .end = now,
+                                                           .desc = UINT32_MAX,
+                                                           .segment = s->seg,
+                                                           .exit = r->exit,
+                                                           .columns = 1,
+                                                           .position = r->position,
+                                                           .engine = FORAY_ENGINE_EXIT,
+                                                           .ring = r});
 }
 
 static uint32_t draft(struct foray_soft *s, struct batch b, struct foray_dev_result *res) {
@@ -494,6 +564,8 @@ enum foray_status foray_soft_run(void *self, uint32_t run_unit, uint32_t deadlin
                                  struct foray_dev_result *res, struct foray_err *err) {
   struct foray_soft *s = self;
   int64_t begun = foray_clock_ns();
+  struct mark m;
+  mark(s, &m);
   memset(res, 0, sizeof *res);
   count(s, FORAY_COUNTER_RUNS, 1);
   res->error = foray_validate(&s->sp, run_unit, s->prog, &s->c, &res->error_desc);
@@ -512,6 +584,7 @@ enum foray_status foray_soft_run(void *self, uint32_t run_unit, uint32_t deadlin
   s->deadline_ns = deadline_ms ? begun + (int64_t)deadline_ms * 1000000 : 0;
   s->steps = 0;
   s->at = UINT32_MAX;
+  s->seg = s->exit = UINT32_MAX;
   s->sampling =
       (struct foray_sampling){(s->c.run.flags & FORAY_RUN_SAMPLE) != 0, s->c.run.inv_temp, s->c.run.seed, 0};
   res->error = execute(s, res);
@@ -520,5 +593,14 @@ enum foray_status foray_soft_run(void *self, uint32_t run_unit, uint32_t deadlin
   res->len = s->c.state.len;
   write_back(s, run_unit, res);
   count(s, FORAY_COUNTER_BUSY, (uint64_t)(foray_clock_ns() - begun));
+  if (s->trace.event)
+    tell(s, &m,
+         &(struct foray_trace_event){.kind = FORAY_TRACE_RUN,
+                                     .desc = UINT32_MAX,
+                                     .segment = UINT32_MAX,
+                                     .exit = UINT32_MAX,
+                                     .columns = s->c.run.feed_n,
+                                     .position = s->c.run.start,
+                                     .engine = FORAY_ENGINE_CONTROL});
   return FORAY_OK;
 }

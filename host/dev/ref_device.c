@@ -44,4 +44,5 @@ const struct foray_dev_class foray_dev_class_ref = {
     .download = foray_soft_download,
     .run = foray_soft_run,
     .counters = foray_soft_counters,
+    .trace = foray_soft_trace,
 };
