@@ -12,7 +12,7 @@
 
 #include "dev/device_impl.h"
 
-enum { FORAY_DEV_PLUGIN_VERSION = 1 /* raised when foray_dev_class changes */ };
+enum { FORAY_DEV_PLUGIN_VERSION = 2 /* raised when foray_dev_class changes */ };
 
 struct foray_dev_plugin {
   uint32_t version;
