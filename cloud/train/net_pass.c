@@ -141,7 +141,7 @@ static enum foray_status small_product(struct foray_mm *g, int m, int n, int k, 
 /* What the LoRA sees: x, or a copy with elements left out (then owned by the caller through *owned). */
 static const float *lora_input(struct foray_mm *g, const struct foray_lin *l, int m, const float *x,
                                float **owned) {
-  if (!l->drop) return x;
+  if (l->drop <= 0) return x;
   if (!(*owned = floats(m, l->n_in))) return NULL;
   foray_ew_dropout(foray_mm_pool(g), (size_t)m * (size_t)l->n_in, l->drop, l->drop_key, l->drop_pass, x,
                    *owned, false);
@@ -191,7 +191,7 @@ static enum foray_status lora_backward(struct foray_mm *g, struct foray_lin *l, 
     for (size_t i = 0; i < (size_t)m * (size_t)l->rank; i++) dt[i] *= l->scale;
     foray_mm_tn(g, m, l->rank, l->n_in, dt, (size_t)l->rank, xd, (size_t)l->n_in, l->a.g, (size_t)l->n_in,
                 true);
-    if (!l->drop) {
+    if (l->drop <= 0) {
       st = small_product(g, m, l->n_in, l->rank, false, dt, l->a.w, dx, true, err);
     } else { /* owned is free for the gradient of the thinned input now */
       st = small_product(g, m, l->n_in, l->rank, false, dt, l->a.w, owned, false, err);
