@@ -123,7 +123,7 @@ PKG_LIBS    = $(shell $(PKG_CONFIG) --libs $(1) 2>/dev/null)
 srcs = $(wildcard $(DIR_$(1))/*.c)
 obj  = $(patsubst %.c,$(B)/obj/%.o,$(1))
 isa  = $(ISA_CFLAGS_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
-opt  = $(or $(if $(filter %_avx2.c %_avx512.c %_amx.c %_scalar.c,$(1)),$(OPT_SIMD_$(CONFIG))),$(OPT_$(CONFIG)))
+opt  = $(or $(if $(filter %_avx2.c %_avx512.c %_amx.c %_neon.c %_scalar.c,$(1)),$(OPT_SIMD_$(CONFIG))),$(OPT_$(CONFIG)))
 
 PROTO_C := $(patsubst host/proto/%.proto,$(B)/gen/%.pb-c.c,$(wildcard host/proto/*.proto))
 PROTO_H := $(PROTO_C:.c=.h)
@@ -237,7 +237,7 @@ abi-check: build/abigen ## fail when generated files differ from hw/abi/*.def
 APT := gcc clang libclang-rt-14-dev clang-format cppcheck make pkg-config ccache git ca-certificates \
        libcunit1-dev libevent-dev libssl-dev libjansson-dev libpcre2-dev libprotobuf-c-dev protobuf-c-compiler \
        protobuf-compiler libcurl4-openssl-dev zlib1g-dev libopenblas-dev libsqlite3-dev verilator valgrind \
-       python3 python3-venv mandoc unzip jq g++
+       python3 python3-venv mandoc unzip jq g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 .PHONY: deps
 deps: ## install what is missing from Debian's packages (root or sudo; DRY=1 prints)
 	$(Q)DRY='$(DRY)' bash tests/build/deps.sh $(APT)

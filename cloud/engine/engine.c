@@ -21,6 +21,8 @@ const struct ek_ops *ek_ops_get(enum foray_isa isa) {
   case FORAY_ISA_AMX: return &ek_ops_amx;
   case FORAY_ISA_AVX512: return &ek_ops_avx512;
   case FORAY_ISA_AVX2: return &ek_ops_avx2;
+#elif defined(__aarch64__)
+  case FORAY_ISA_NEON: return &ek_ops_neon;
 #endif
   default: return &ek_ops_scalar;
   }
