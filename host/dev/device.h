@@ -56,9 +56,9 @@ struct foray_dev_result {
  * cannot be opened). */
 void foray_dev_list(void (*fn)(void *arg, const struct foray_dev_info *info, const char *why), void *arg);
 
-/* spec = name[:detail], e.g. "ref", "cpu", "cpu:avx2"; other names are plugins (dev/plugin.h). FORAY_E_NOTFOUND for an unknown name (the text lists
- * what there is), FORAY_E_UNSUPPORTED where this machine lacks it, FORAY_E_MISMATCH for another ABI. opts may
- * be NULL. */
+/* spec = name[:detail], e.g. "ref", "cpu", "cpu:avx2"; other names are plugins (dev/plugin.h).
+ * FORAY_E_NOTFOUND for an unknown name (the text lists what there is), FORAY_E_UNSUPPORTED where this machine
+ * lacks it, FORAY_E_MISMATCH for another ABI. opts may be NULL. */
 enum foray_status foray_dev_open(const char *spec, const struct foray_dev_opts *opts, struct foray_dev **out,
                                  struct foray_err *err) FORAY_NODISCARD;
 void foray_dev_close(struct foray_dev *d); /* NULL is allowed */

@@ -22,7 +22,7 @@ struct foray_soft {
   size_t logits_cap;
   struct foray_space sp;
   uint64_t counter[FORAY_COUNTER_COUNT];
-  struct foray_exit_unit unit;
+  struct foray_exit_unit unit[FORAY_ABI_COLS_MAX]; /* of column c0 + i of an exit section */
   /* of the present run */
   struct foray_checked c;
   int64_t deadline_ns;
@@ -231,12 +231,15 @@ static void do_head(struct foray_soft *s, const uint32_t *w, struct batch b) {
   s->k->head(s->karg, &m, d.used, (int)(b.c1 - b.c0), src, logits);
   count(s, FORAY_COUNTER_WEIGHT_BYTES, (d.used + 15) / 16 * (m.layout.block_bytes + 32));
   if (s->c.run.flags & FORAY_RUN_SCORE) {
-    s->unit.rows = d.used;
+    s->unit[0].rows = d.used;
     return;
   }
   const uint32_t *ids = d.ids ? (const uint32_t *)(const void *)heap_at(s, d.ids) : NULL;
   count(s, FORAY_COUNTER_VECTOR_BYTES, d.ids ? 4 * (uint64_t)d.used : 0);
-  s->k->exit_stream(s->karg, logits[0], ids, d.used, &s->sampling, &s->unit);
+  for (uint32_t c = b.c0; c < b.c1; c++) {
+    s->sampling.position = b.pos0 + c + 1;
+    s->k->exit_stream(s->karg, logits[c - b.c0], ids, d.used, &s->sampling, &s->unit[c - b.c0]);
+  }
 }
 
 static void do_attn(struct foray_soft *s, const uint32_t *w, struct batch b) {
@@ -430,13 +433,12 @@ static uint32_t feed(struct foray_soft *s, uint32_t n, struct batch *last) {
 /* ---- scoring ---- */
 
 static uint32_t score_batch(struct foray_soft *s, struct batch b, uint32_t *dumped) {
-  foray_exit_clear(&s->unit);
   uint32_t e = run_section(s, s->c.prog.n_seg - 1, b);
   if (e) return e;
-  uint64_t each = foray_dev_up(4 * (uint64_t)s->unit.rows, FORAY_ABI_UNIT);
+  uint64_t each = foray_dev_up(4 * (uint64_t)s->unit[0].rows, FORAY_ABI_UNIT);
   for (uint32_t c = b.c0; c < b.c1; c++)
     memcpy(heap_at(s, s->c.run.dump) + each * (*dumped)++, s->logits + s->logits_cap * (c - b.c0),
-           4 * (size_t)s->unit.rows);
+           4 * (size_t)s->unit[0].rows);
   return FORAY_DEVERR_NONE;
 }
 
@@ -448,25 +450,125 @@ static bool rule_set(const int32_t *c) {
   return false;
 }
 
-/* From segment 0 (already run for the newest position, in batch b) to the exit that decides. */
-static uint32_t decide(struct foray_soft *s, struct batch b, int32_t cum, struct foray_rec_ring *r) {
+/* A draft under way. Entry i of the ring is the token at position first + i; entries [unchecked, drafted)
+ * left early and full depth has not looked at them yet. */
+struct drafting {
+  uint32_t first, drafted, unchecked;
+  bool rule;  /* there is a stop rule */
+  bool fired; /* it fired on a confirmed entry */
+};
+
+static uint8_t *ring_at(struct foray_soft *s, uint32_t i) {
+  uint32_t slot = (uint32_t)(((uint64_t)s->c.run.ring_head + i) % s->c.run.ring_slots);
+  return heap_at(s, s->c.run.ring) + (size_t)slot * FORAY_RING_BYTES;
+}
+
+static void ring_read(struct foray_soft *s, uint32_t i, struct foray_rec_ring *r) {
+  uint32_t w[FORAY_ABI_RING_WORDS];
+  memcpy(w, ring_at(s, i), sizeof w);
+  foray_rec_ring_unpack(w, r);
+}
+
+static void ring_write(struct foray_soft *s, uint32_t i, const struct foray_rec_ring *r) {
+  uint32_t w[FORAY_ABI_RING_WORDS];
+  foray_rec_ring_pack(r, w);
+  memcpy(ring_at(s, i), w, sizeof w);
+}
+
+static bool stop_fires(const struct foray_soft *s, const struct drafting *d, const struct foray_rec_ring *r) {
   const struct foray_rec_run *run = &s->c.run;
+  return (d->rule && foray_exit_rule(run->stop_rule, r) < 0) || (run->cum_min && r->cum < run->cum_min);
+}
+
+/* The exit section of segment seg on columns [b.c0, b.c1): afterwards unit[i] holds what column c0 + i says.
+ */
+static uint32_t exit_section(struct foray_soft *s, uint32_t seg, struct batch b) {
+  for (uint32_t c = b.c0; c < b.c1; c++) foray_exit_clear(&s->unit[c - b.c0]);
+  return run_section(s, seg, b);
+}
+
+/* What unit u says about entry i of the ring. */
+static void decision(struct foray_soft *s, const struct drafting *d, const struct foray_segment *g,
+                     const struct foray_exit_unit *u, uint32_t i, struct foray_rec_ring *r) {
+  struct foray_rec_ring before = {0};
+  if (i > 0) ring_read(s, i - 1, &before);
+  memset(r, 0, sizeof *r);
+  foray_exit_finish(u, before.cum, r);
+  r->position = d->first + i;
+  r->exit = g->exit;
+}
+
+/* Takes all columns through the final segment and lets it decide the newest; on the way it checks early
+ * tokens, whose columns ride along. At the first wrong one the context is cut, and the decision is that
+ * entry's. */
+static uint32_t check_up(struct foray_soft *s, const struct foray_segment *g, struct drafting *d,
+                         struct batch b, struct foray_rec_ring *r) {
+  struct foray_rec_state *st = &s->c.state;
+  uint32_t seg = s->c.prog.n_seg - 1, tried = r->tried;
+  for (;;) { /* with one segment, its only batch has been run */
+    if (seg > 0) {
+      uint32_t n = st->done[seg - 1] - st->done[seg];
+      b = (struct batch){0, n < s->c.prog.cols ? n : s->c.prog.cols, st->done[seg]};
+      uint32_t e = run_batch(s, seg, b);
+      if (e) return e;
+    }
+    uint32_t end = b.pos0 + b.c1,
+             from = d->first + d->unchecked - 1; /* column of the first unchecked entry */
+    if (end <= from) continue;
+    struct batch t = {from > b.pos0 + b.c0 ? from - b.pos0 : b.c0, b.c1, b.pos0};
+    uint32_t e = exit_section(s, seg, t);
+    if (e) return e;
+    for (uint32_t c = t.c0; c < t.c1; c++) {
+      uint32_t i = t.pos0 + c + 1 - d->first;
+      struct foray_rec_ring old;
+      decision(s, d, g, &s->unit[c - t.c0], i, r);
+      if (i == d->drafted) {
+        r->tried = tried + 1;
+        return FORAY_DEVERR_NONE;
+      }
+      ring_read(s, i, &old);
+      r->tried = old.tried + 1;
+      count(s, FORAY_COUNTER_CHECKED, 1);
+#ifndef FORAY_MUTANT_CHECK_KEEPS_WRONG
+      if (r->token != old.token) {
+        count(s, FORAY_COUNTER_CORRECTED, 1);
+        r->flags = FORAY_RING_CORRECTED;
+        d->drafted = i;
+        st->len = r->position;
+        for (uint32_t k = 0; k < s->c.prog.n_seg; k++)
+          if (st->done[k] > st->len) st->done[k] = st->len;
+        return FORAY_DEVERR_NONE;
+      }
+#endif
+      r->token = old.token;
+      r->exit = old.exit;
+      r->flags = FORAY_RING_CONFIRMED;
+      if (stop_fires(s, d, r)) r->flags |= FORAY_RING_STOP_RULE, d->fired = true;
+      ring_write(s, i, r);
+    }
+  }
+}
+
+/* From segment 0 (already run for the newest position, in batch b) to the exit that decides entry d->drafted,
+ * or, if a check finds a wrong token, an earlier one. */
+static uint32_t decide(struct foray_soft *s, struct batch b, struct drafting *d, struct foray_rec_ring *r) {
+  const struct foray_rec_run *run = &s->c.run;
+  bool early = !run->check || d->drafted - d->unchecked < run->check;
   uint32_t tried = 0;
   for (uint32_t seg = 0; seg < s->c.prog.n_seg; seg++) {
     const struct foray_segment *g = &s->c.seg[seg];
+    if (g->final && run->check) {
+      r->tried = tried;
+      return check_up(s, g, d, b, r);
+    }
     if (seg > 0) {
       uint32_t e = catch_up(s, seg, &b);
       if (e) return e;
     }
-    if (!g->has_test || !(g->final || (run->tests >> g->exit & 1))) continue;
-    s->sampling.position = s->c.state.len;
-    foray_exit_clear(&s->unit);
-    uint32_t e = run_section(s, seg, (struct batch){b.c1 - 1, b.c1, b.pos0});
+    if (!g->has_test || !(g->final || (early && (run->tests >> g->exit & 1)))) continue;
+    uint32_t e = exit_section(s, seg, (struct batch){b.c1 - 1, b.c1, b.pos0});
     if (e) return e;
-    memset(r, 0, sizeof *r);
-    foray_exit_finish(&s->unit, cum, r);
-    r->position = s->c.state.len;
-    r->exit = g->exit;
+    decision(s, d, g, &s->unit[0], d->drafted, r);
     r->tried = ++tried;
     if (g->final || foray_exit_rule(run->exit_rule + g->exit * FORAY_ABI_FEATURES, r) >= 0)
       return FORAY_DEVERR_NONE;
@@ -474,12 +576,7 @@ static uint32_t decide(struct foray_soft *s, struct batch b, int32_t cum, struct
   return FORAY_DEVERR_ORDER; /* not reached: the final section decides */
 }
 
-static void ring_write(struct foray_soft *s, uint32_t i, const struct foray_rec_ring *r) {
-  uint32_t w[FORAY_ABI_RING_WORDS];
-  foray_rec_ring_pack(r, w);
-  uint32_t slot = (uint32_t)(((uint64_t)s->c.run.ring_head + i) % s->c.run.ring_slots);
-  memcpy(heap_at(s, s->c.run.ring) + (size_t)slot * FORAY_RING_BYTES, w, sizeof w);
-  count(s, FORAY_COUNTER_DRAFTED, 1);
+static void tell_token(struct foray_soft *s, const struct foray_rec_ring *r) {
   if (!s->trace.event) return;
   uint64_t now = (uint64_t)foray_clock_ns();
   s->trace.event(s->trace.arg, &(struct foray_trace_event){.kind = FORAY_TRACE_TOKEN,
@@ -496,27 +593,31 @@ static void ring_write(struct foray_soft *s, uint32_t i, const struct foray_rec_
 
 static uint32_t draft(struct foray_soft *s, struct batch b, struct foray_dev_result *res) {
   const struct foray_rec_run *run = &s->c.run;
-  bool rule = rule_set(run->stop_rule);
-  int32_t cum = 0;
+  struct drafting d = {.first = s->c.state.len, .rule = rule_set(run->stop_rule)};
   for (;;) {
     struct foray_rec_ring r;
-    uint32_t e = decide(s, b, cum, &r);
+    uint32_t e = decide(s, b, &d, &r);
+    res->drafted = d.drafted;
     if (e) return e;
-    cum = r.cum;
-    bool fired = (rule && foray_exit_rule(run->stop_rule, &r) < 0) || (run->cum_min && cum < run->cum_min);
+    bool full = r.exit == s->c.prog.n_test - 1;
+    bool fired = (full || !run->check) && stop_fires(s, &d, &r); /* checked drafts are judged at full depth */
     if (fired && (run->flags & FORAY_RUN_STOP_BEFORE)) {
       res->stop = FORAY_STOP_RULE;
       return FORAY_DEVERR_NONE;
     }
     bool stop_id = false;
     for (uint32_t k = 0; k < run->stop_n; k++) stop_id |= r.token == run->stop_ids[k];
-    r.flags = (stop_id ? FORAY_RING_STOP_ID : 0u) | (fired ? FORAY_RING_STOP_RULE : 0u);
-    ring_write(s, res->drafted++, &r);
-    if (stop_id || fired) {
+    r.flags |= (stop_id ? FORAY_RING_STOP_ID : 0u) | (fired ? FORAY_RING_STOP_RULE : 0u);
+    ring_write(s, d.drafted, &r);
+    count(s, FORAY_COUNTER_DRAFTED, 1);
+    tell_token(s, &r);
+    res->drafted = ++d.drafted;
+    if (full) d.unchecked = d.drafted;
+    if (stop_id || fired || d.fired) {
       res->stop = stop_id ? FORAY_STOP_ID : FORAY_STOP_RULE;
       return FORAY_DEVERR_NONE;
     }
-    if (res->drafted == run->max_drafts) return FORAY_DEVERR_NONE;
+    if (d.drafted == run->max_drafts) return FORAY_DEVERR_NONE;
     if (s->c.state.len == s->c.state.max_pos) {
       res->stop = FORAY_STOP_CONTEXT;
       return FORAY_DEVERR_NONE;

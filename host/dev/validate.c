@@ -302,7 +302,7 @@ static uint32_t check_run(const struct foray_space *sp, uint32_t unit, struct fo
   foray_rec_run_unpack(w, r);
   NEED(r->magic == FORAY_MAGIC_RUN && !foray_rec_run_spare(w), RUN);
   const uint32_t known = FORAY_RUN_SAMPLE | FORAY_RUN_SCORE | FORAY_RUN_FLUSH | FORAY_RUN_STOP_BEFORE;
-  NEED(!(r->flags & ~known) && r->stop_n <= FORAY_ABI_STOP_IDS, RUN);
+  NEED(!(r->flags & ~known) && r->stop_n <= FORAY_ABI_STOP_IDS && r->check < FORAY_ABI_COLS_MAX, RUN);
   bool sample = (r->flags & FORAY_RUN_SAMPLE) != 0, score = (r->flags & FORAY_RUN_SCORE) != 0;
   NEED(sample ? r->inv_temp >= 1 && r->inv_temp <= 1u << 26 : r->inv_temp == 0, RUN);
   NEED(!score || r->max_drafts == 0, RUN);

@@ -221,6 +221,8 @@ static enum foray_status doorbell(struct foray_drafter *d, struct foray_rec_run 
   uint64_t weights = DELTA(WEIGHT_BYTES) + DELTA(EMBED_BYTES) + DELTA(VECTOR_BYTES);
   uint64_t kv = DELTA(KV_READ_BYTES) + DELTA(KV_WRITE_BYTES) + DELTA(RESID_BYTES);
 #undef DELTA
+  d->st.checked += after[FORAY_COUNTER_CHECKED] - before[FORAY_COUNTER_CHECKED];
+  d->st.corrected += after[FORAY_COUNTER_CORRECTED] - before[FORAY_COUNTER_CORRECTED];
   d->st.bytes_weights += weights;
   d->st.bytes_kv += kv;
   d->st.doorbells++;
@@ -266,6 +268,10 @@ static enum foray_status rules(const struct foray_drafter *d, const struct foray
     r->exit_rule[FORAY_ABI_FEATURES * e] = -q16(t);
     r->exit_rule[FORAY_ABI_FEATURES * e + 1] = 65536;
   }
+  if (p->check > FORAY_DRAFT_CHECK_MAX)
+    return foray_err_set(err, FORAY_E_ARG, "%u tokens waiting for a check: at most %d", p->check,
+                         FORAY_DRAFT_CHECK_MAX);
+  r->check = r->tests ? p->check : 0;
   int used = (p->stop_top > 0) + (p->stop_margin > 0) + (p->stop_entropy > 0);
   if (used > 1) return foray_err_set(err, FORAY_E_ARG, "one stop rule at a time: top, margin or entropy");
   if (p->stop_top > 0) r->stop_rule[0] = -q16(p->stop_top), r->stop_rule[1] = 65536;
@@ -286,14 +292,16 @@ static enum foray_status rules(const struct foray_drafter *d, const struct foray
 }
 
 static void fill(const struct foray_drafter *d, const struct foray_rec_ring *e, struct foray_draft *o) {
+  uint32_t seen =
+      e->flags & FORAY_RING_CONFIRMED ? d->lw->n_test - 1 : e->exit; /* whose features these are */
   *o = (struct foray_draft){.id = e->token, .exit = e->exit};
-  o->conf = (struct foray_conf){.top = from_q16(e->top_prob),
-                                .margin = from_q16(e->margin),
-                                .entropy = from_q16(e->entropy),
-                                .aleatoric = from_q16(e->aleatoric),
-                                .epistemic = from_q16(e->epistemic),
-                                .depth = (float)foray_drafter_exit_layer(d, e->exit) /
-                                         (float)d->img->config.n_layer};
+  o->conf =
+      (struct foray_conf){.top = from_q16(e->top_prob),
+                          .margin = from_q16(e->margin),
+                          .entropy = from_q16(e->entropy),
+                          .aleatoric = from_q16(e->aleatoric),
+                          .epistemic = from_q16(e->epistemic),
+                          .depth = (float)foray_drafter_exit_layer(d, seen) / (float)d->img->config.n_layer};
   for (uint32_t i = 0; i < FORAY_ABI_TOPK && i < FORAY_DRAFT_CANDS; i++) {
     if (e->top_logit[i] <= -INT32_MAX) break; /* fewer rows than candidates */
     int64_t lp = (int64_t)e->top_logit[i] - e->log_z;

@@ -30,6 +30,7 @@ enum {
   FORAY_DRAFT_EXITS_MAX = 8, /* early exits of one program */
   FORAY_DRAFT_CANDS = 8,     /* candidates kept for each token */
   FORAY_DRAFT_STOPS = 8,     /* ids that end a draft */
+  FORAY_DRAFT_CHECK_MAX = 7, /* early tokens that may wait for full depth's look at them */
 };
 
 struct foray_drafter_opts {
@@ -48,12 +49,15 @@ struct foray_draft_params {
                                             never */
   float stop_top, stop_margin;           /* end the block after a token whose value is below; 0: never */
   float stop_entropy;                    /* ... or whose entropy (nats) is above; <= 0: never */
-  uint32_t stop_ids[FORAY_DRAFT_STOPS];  /* a draft ends behind one of these (end-of-generation ids) */
+  uint32_t check; /* full depth looks again at early tokens of this block and corrects them; at most this many
+                     wait for it (0..FORAY_DRAFT_CHECK_MAX; 0: early tokens stay as they are). Stop rules are
+                     then judged where full depth has decided. docs/numerics.md 10 */
+  uint32_t stop_ids[FORAY_DRAFT_STOPS]; /* a draft ends behind one of these (end-of-generation ids) */
   uint32_t n_stop;
 };
-/* max 8, T 0, exit_top .7, no stop */
+/* max 8, T 0, exit_top .7, check 7, no stop */
 static inline struct foray_draft_params foray_draft_defaults(void) {
-  struct foray_draft_params p = {.max = 8};
+  struct foray_draft_params p = {.max = 8, .check = FORAY_DRAFT_CHECK_MAX};
   for (int e = 0; e < FORAY_DRAFT_EXITS_MAX; e++) p.exit_top[e] = .7f;
   return p;
 }
@@ -75,6 +79,7 @@ struct foray_draft {
 struct foray_drafter_stats {
   uint64_t doorbells, fed; /* fed: prefix positions (not drafts) that went through segment 0 */
   uint64_t drafted[FORAY_DRAFT_EXITS_MAX + 1];
+  uint64_t checked, corrected;      /* early tokens that full depth looked at again; and replaced */
   uint64_t bytes_weights, bytes_kv; /* streamed from device memory */
   double seconds;
 };

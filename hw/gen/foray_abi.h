@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define FORAY_ABI_HASH UINT64_C(0xc4ed53cc3228c403)
+#define FORAY_ABI_HASH UINT64_C(0xc4a57a0187a239ce)
 
 /* sizes and limits */
 enum {
@@ -96,6 +96,8 @@ enum {
   FORAY_RUN_STOP_BEFORE = 8, /* a stop rule that fires drops the decision before sampling, instead of ending after it */
   FORAY_RING_STOP_ID = 1, /* the token is a stop id */
   FORAY_RING_STOP_RULE = 2, /* the stop rule fired on it */
+  FORAY_RING_CONFIRMED = 4, /* chosen early, then by full depth too: all but exit is full depth's */
+  FORAY_RING_CORRECTED = 8, /* full depth put it in the place of an early token */
   FORAY_STOP_MAX = 0, /* result stop: max_drafts reached (or none asked for) */
   FORAY_STOP_ID = 1, /* a stop id was drafted */
   FORAY_STOP_RULE = 2, /* stop_rule or cum_min fired */
@@ -134,16 +136,18 @@ enum {
   FORAY_COUNTER_COLUMNS = 2, /* columns that went through a segment */
   FORAY_COUNTER_PASSES = 3, /* segment passes (each reads the segment's weights once) */
   FORAY_COUNTER_DRAFTED = 4, /* ring entries written */
-  FORAY_COUNTER_WEIGHT_BYTES = 5, /* bytes of matrices read by GEMV and HEAD */
-  FORAY_COUNTER_EMBED_BYTES = 6, /* bytes of embedding rows read */
-  FORAY_COUNTER_VECTOR_BYTES = 7, /* bytes of norm weights, biases, frequency and id tables read */
-  FORAY_COUNTER_KV_READ_BYTES = 8, /* bytes of KV records read */
-  FORAY_COUNTER_KV_WRITE_BYTES = 9, /* bytes of KV records written */
-  FORAY_COUNTER_RESID_BYTES = 10, /* bytes of residuals saved and loaded at segment borders */
-  FORAY_COUNTER_DESC_BYTES = 11, /* bytes of descriptors fetched */
-  FORAY_COUNTER_BUSY = 12, /* time in runs: cycles in hardware, nanoseconds on a processor */
+  FORAY_COUNTER_CHECKED = 5, /* early tokens that full depth looked at again */
+  FORAY_COUNTER_CORRECTED = 6, /* ... and replaced */
+  FORAY_COUNTER_WEIGHT_BYTES = 7, /* bytes of matrices read by GEMV and HEAD */
+  FORAY_COUNTER_EMBED_BYTES = 8, /* bytes of embedding rows read */
+  FORAY_COUNTER_VECTOR_BYTES = 9, /* bytes of norm weights, biases, frequency and id tables read */
+  FORAY_COUNTER_KV_READ_BYTES = 10, /* bytes of KV records read */
+  FORAY_COUNTER_KV_WRITE_BYTES = 11, /* bytes of KV records written */
+  FORAY_COUNTER_RESID_BYTES = 12, /* bytes of residuals saved and loaded at segment borders */
+  FORAY_COUNTER_DESC_BYTES = 13, /* bytes of descriptors fetched */
+  FORAY_COUNTER_BUSY = 14, /* time in runs: cycles in hardware, nanoseconds on a processor */
 };
-enum { FORAY_COUNTER_COUNT = 13, FORAY_OP_COUNT = 16, FORAY_DEVERR_COUNT = 17 };
+enum { FORAY_COUNTER_COUNT = 15, FORAY_OP_COUNT = 16, FORAY_DEVERR_COUNT = 17 };
 
 /* Never NULL. */
 static inline const char *foray_op_name(uint32_t v) {
@@ -199,14 +203,16 @@ static inline const char *foray_counter_name(uint32_t v) {
   case 2: return "COLUMNS";
   case 3: return "PASSES";
   case 4: return "DRAFTED";
-  case 5: return "WEIGHT_BYTES";
-  case 6: return "EMBED_BYTES";
-  case 7: return "VECTOR_BYTES";
-  case 8: return "KV_READ_BYTES";
-  case 9: return "KV_WRITE_BYTES";
-  case 10: return "RESID_BYTES";
-  case 11: return "DESC_BYTES";
-  case 12: return "BUSY";
+  case 5: return "CHECKED";
+  case 6: return "CORRECTED";
+  case 7: return "WEIGHT_BYTES";
+  case 8: return "EMBED_BYTES";
+  case 9: return "VECTOR_BYTES";
+  case 10: return "KV_READ_BYTES";
+  case 11: return "KV_WRITE_BYTES";
+  case 12: return "RESID_BYTES";
+  case 13: return "DESC_BYTES";
+  case 14: return "BUSY";
   default: return "?";
   }
 }
@@ -701,6 +707,7 @@ struct foray_rec_run {
   uint32_t stop_ids[8]; /* a draft ends after one of these */
   int32_t stop_rule[8]; /* Q16 coefficients: stop when bias + sum(c * feature) < 0; all 0: off */
   int32_t exit_rule[64]; /* of exit e at 8 e: leave when bias + sum(c * feature) >= 0 */
+  uint32_t check; /* full depth checks early tokens, at most this many wait for it (docs/numerics.md 10); 0: off */
   uint32_t error; /* result: error code */
   uint32_t error_desc; /* result: descriptor index */
   uint32_t drafted; /* result: ring entries written */
@@ -732,6 +739,7 @@ static inline void foray_rec_run_pack(const struct foray_rec_run *v, uint32_t w[
   for (int i = 0; i < 8; i++) w[20 + i] = (uint32_t)v->stop_ids[i];
   for (int i = 0; i < 8; i++) w[28 + i] = (uint32_t)v->stop_rule[i];
   for (int i = 0; i < 64; i++) w[36 + i] = (uint32_t)v->exit_rule[i];
+  w[100] |= ((uint32_t)v->check & 0xffu) << 0;
   w[112] = (uint32_t)v->error;
   w[113] = (uint32_t)v->error_desc;
   w[114] = (uint32_t)v->drafted;
@@ -762,6 +770,7 @@ static inline void foray_rec_run_unpack(const uint32_t w[128], struct foray_rec_
   for (int i = 0; i < 8; i++) v->stop_ids[i] = w[20 + i];
   for (int i = 0; i < 8; i++) v->stop_rule[i] = (int32_t)w[28 + i];
   for (int i = 0; i < 64; i++) v->exit_rule[i] = (int32_t)w[36 + i];
+  v->check = w[100] >> 0 & 0xffu;
   v->error = w[112];
   v->error_desc = w[113];
   v->drafted = w[114];
@@ -771,7 +780,7 @@ static inline void foray_rec_run_unpack(const uint32_t w[128], struct foray_rec_
 }
 /* Nonzero when a bit that no field covers is set. */
 static inline uint32_t foray_rec_run_spare(const uint32_t w[128]) {
-  return 0 | w[100] | w[101] | w[102] | w[103] | w[104] | w[105] | w[106] | w[107] | w[108] | w[109] | w[110] | w[111] | w[118] | w[119] | w[120] | w[121] | w[122] | w[123] | w[124] | w[125] | w[126] | w[127];
+  return 0 | (w[100] & 0xffffff00u) | w[101] | w[102] | w[103] | w[104] | w[105] | w[106] | w[107] | w[108] | w[109] | w[110] | w[111] | w[118] | w[119] | w[120] | w[121] | w[122] | w[123] | w[124] | w[125] | w[126] | w[127];
 }
 
 enum { FORAY_STATE_BYTES = 128 };

@@ -25,6 +25,7 @@ static void random_run(struct foray_rec_run *r, struct foray_rec_run *like) {
   r->tests = below(4);
   r->ring_head = below(100);
   r->cum_min = below(3) ? 0 : -between(1, 20 << 16);
+  r->check = below(2) ? 0 : (uint32_t)between(1, 7);
   r->step_limit = below(12) ? 0 : 1 + below(400);
   r->stop_n = below(3) ? 0 : 1 + below(FORAY_ABI_STOP_IDS);
   for (uint32_t i = 0; i < FORAY_ABI_STOP_IDS; i++) r->stop_ids[i] = below(TINY_VOCAB);

@@ -71,6 +71,7 @@ static struct foray_draft_params random_params(uint64_t seed, uint32_t k) {
   struct foray_draft_params p = foray_draft_defaults();
   p.max = 1 + tiny_rnd(seed, 50, k) % 9;
   for (uint32_t e = 0; e < FORAY_DRAFT_EXITS_MAX; e++) p.exit_top[e] = tops[tiny_rnd(seed, 51 + e, k) % 7];
+  p.check = tiny_rnd(seed, 64, k) % 3 ? tiny_rnd(seed, 65, k) % (FORAY_DRAFT_CHECK_MAX + 1) : 0;
   p.temperature = tiny_rnd(seed, 60, k) % 2 ? .9f : 0;
   p.seed = seed;
   switch (tiny_rnd(seed, 61, k) % 5) {
@@ -159,6 +160,7 @@ TEST(full_depth_after_early_exits_is_full_depth) {
     while (n < CTX - 10) {
       struct foray_draft_params p = random_params(seed, n);
       p.stop_top = p.stop_margin = p.stop_entropy = 0;
+      p.check = 0;
       struct foray_draft a[FORAY_DRAFT_MAX], b[FORAY_DRAFT_MAX];
       uint32_t na = draft(&r, tok, n, &p, a);
       for (uint32_t i = 0; i < na; i++) {
@@ -181,6 +183,57 @@ TEST(full_depth_after_early_exits_is_full_depth) {
   }
   CU_ASSERT_TRUE(checked > 40);
   CU_ASSERT_TRUE(pending > 8); /* more tokens were waiting than one pass carries */
+}
+
+/* With checks and every exit taken, a block is what full depth drafts, but for the tail that full depth has
+ * not seen; so is its stop. */
+TEST(checked_drafts_are_full_depth_drafts) {
+  uint32_t compared = 0, corrected = 0, confirmed = 0, tails = 0, stops = 0;
+  for (uint64_t seed = 21; seed <= 28; seed++) {
+    struct tiny_image t;
+    struct foray_err e = {0};
+    struct tiny_opts o = shape(seed);
+    CU_ASSERT_TRUE_FATAL(tiny_image_make(&o, &t, &e));
+    struct rig r =
+        rig_open("ref", t.img, (struct foray_drafter_opts){.columns = 1 + (uint32_t)(seed * 5 % 8)});
+    struct rig plain = rig_open("ref", t.img, (struct foray_drafter_opts){.no_exits = true});
+    uint32_t tok[CTX], n = 3;
+    for (uint32_t i = 0; i < n; i++) tok[i] = tiny_rnd(seed, 40, i) % 203;
+    while (n < CTX - 12) {
+      struct foray_draft_params p = random_params(seed, n), q;
+      for (uint32_t x = 0; x < FORAY_DRAFT_EXITS_MAX; x++) p.exit_top[x] = 0;
+      p.check = 1 + tiny_rnd(seed, 66, n) % FORAY_DRAFT_CHECK_MAX;
+      p.max = 3 + tiny_rnd(seed, 67, n) % 7;
+      if (tiny_rnd(seed, 68, n) % 4) p.temperature = 12; /* the same noise on both makes them agree often */
+      if (tiny_rnd(seed, 69, n) % 3 == 0) p.stop_top = .8f, p.stop_margin = p.stop_entropy = 0;
+      q = p;
+      struct foray_draft a[FORAY_DRAFT_MAX], b[FORAY_DRAFT_MAX];
+      uint32_t na = draft(&r, tok, n, &p, a), nb = draft(&plain, tok, n, &q, b), seen = 0;
+      for (uint32_t i = 0; i < na; i++)
+        if (a[i].exit == foray_drafter_exits(r.d) || a[i].conf.depth == 1) seen = i + 1;
+      for (uint32_t i = 0; i < seen && i < nb; i++) {
+        CU_ASSERT_TRUE(same_draft(&a[i], &b[i], false));
+        compared++;
+      }
+      /* full depth would have ended here: the block may only hold what was drafted before that was known */
+      if (nb < p.max && !p.n_stop) {
+        CU_ASSERT_TRUE(na <= nb + p.check + 1);
+        stops++;
+      }
+      tails += na > seen;
+      for (uint32_t i = 0; i < na && n < CTX - 12; i++) tok[n++] = a[i].id;
+      tok[n] = tiny_rnd(seed, 42, n) % 203;
+      n++;
+    }
+    struct foray_drafter_stats st;
+    foray_drafter_stats(r.d, &st);
+    corrected += (uint32_t)st.corrected;
+    confirmed += (uint32_t)(st.checked - st.corrected);
+    rig_close(&r);
+    rig_close(&plain);
+    tiny_image_free(&t);
+  }
+  CU_ASSERT_TRUE(compared > 100 && corrected > 20 && confirmed > 20 && tails > 5 && stops > 5);
 }
 
 /* Cutting the context at every length gives what a fresh context of that length gives. */
@@ -513,6 +566,7 @@ TEST(limits_stops_and_bytes) {
   CU_ASSERT_EQUAL(foray_drafter_sync(r.d, tok, 3, &e), FORAY_OK);
   CU_ASSERT_EQUAL(foray_drafter_draft(r.d, &p, d, &got, &e), FORAY_E_ARG);
   p.max = 64; /* more than fits: the context ends the block */
+  p.check = 0;
   for (int x = 0; x < FORAY_DRAFT_EXITS_MAX; x++) p.exit_top[x] = 2;
   got = draft(&r, tok, 3, &p, d);
   CU_ASSERT_EQUAL(got, 21);
