@@ -307,6 +307,12 @@ static void record_sv(const char *record) {
     printf("  localparam int unsigned %s_WORD = %d, %s_LSB = %d, %s_WIDTH = %d;\n", up, f->word, up, f->lsb,
            up, f->width);
   }
+  int words = words_of(record);
+  printf("  localparam logic [%d:0] %s_SPARE = %d'h", words * 32 - 1, record,
+         words * 32); /* bits that must be 0 */
+  for (int i = words - 1; i >= 0; i--)
+    printf("%s%08" PRIx32, i < words - 1 ? "_" : "", ~used_bits(record, i));
+  puts(";");
 }
 
 static void out_sv(void) {
@@ -329,6 +335,7 @@ static void out_sv(void) {
   rows_sv("flags and constants", "", flags, COUNT(flags));
   rows_sv("registers, byte offsets", "REG_", regs, COUNT(regs));
   rows_sv("counters, in register order", "COUNTER_", counters, COUNT(counters));
+  printf("  localparam int unsigned COUNTERS = %d;\n", COUNT(counters));
   each_record(record_sv);
   puts("\nendpackage");
 }

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define FORAY_ABI_HASH UINT64_C(0xc4a57a0187a239ce)
+#define FORAY_ABI_HASH UINT64_C(0x48bef6cc6ef792f3)
 
 /* sizes and limits */
 enum {
@@ -83,6 +83,7 @@ enum {
   FORAY_DEVERR_DUMP = 14, /* the logits asked for do not fit the dump memory */
   FORAY_DEVERR_STEPS = 15, /* the step limit of the run block was reached */
   FORAY_DEVERR_DEADLINE = 16, /* the host's deadline passed; the context is consistent, the block unfinished */
+  FORAY_DEVERR_BUS = 17, /* the memory answered a read or a write with an error, or not at all */
 };
 
 /* flags and constants */
@@ -126,6 +127,8 @@ enum {
   FORAY_REG_SCRATCH_UNITS = 84, /* size of the scratchpad in units */
   FORAY_REG_ERROR = 88, /* error code of the last run */
   FORAY_REG_ERROR_DESC = 92, /* index of the descriptor that caused it */
+  FORAY_REG_STOP = 96, /* bit 0: end the run at the next segment border, with DEADLINE; cleared when a run begins */
+  FORAY_REG_COLS = 100, /* columns of a pass */
   FORAY_REG_COUNTERS = 128, /* first counter, 64 bits each */
 };
 
@@ -146,8 +149,23 @@ enum {
   FORAY_COUNTER_RESID_BYTES = 12, /* bytes of residuals saved and loaded at segment borders */
   FORAY_COUNTER_DESC_BYTES = 13, /* bytes of descriptors fetched */
   FORAY_COUNTER_BUSY = 14, /* time in runs: cycles in hardware, nanoseconds on a processor */
+  FORAY_COUNTER_CYC_SEQ = 15, /* cycles in runs with no unit at work: fetch and checks, residuals, ring; hardware only, as all below */
+  FORAY_COUNTER_MATRIX_BUSY = 16, /* cycles: matrix-vector engine at work */
+  FORAY_COUNTER_MATRIX_STARVED = 17, /* cycles: matrix-vector engine waiting for data */
+  FORAY_COUNTER_MATRIX_BLOCKED = 18, /* cycles: matrix-vector engine waiting for its consumer */
+  FORAY_COUNTER_ATTN_BUSY = 19, /* cycles: attention engine at work */
+  FORAY_COUNTER_ATTN_STARVED = 20, /* cycles: attention engine waiting for data */
+  FORAY_COUNTER_ATTN_BLOCKED = 21, /* cycles: attention engine waiting for its consumer */
+  FORAY_COUNTER_VECTOR_BUSY = 22, /* cycles: vector unit and KV writer at work */
+  FORAY_COUNTER_VECTOR_STARVED = 23, /* cycles: vector unit and KV writer waiting for data */
+  FORAY_COUNTER_VECTOR_BLOCKED = 24, /* cycles: vector unit and KV writer waiting for its consumer */
+  FORAY_COUNTER_EXIT_BUSY = 25, /* cycles: exit unit, after its logits at work */
+  FORAY_COUNTER_EXIT_STARVED = 26, /* cycles: exit unit, after its logits waiting for data */
+  FORAY_COUNTER_EXIT_BLOCKED = 27, /* cycles: exit unit, after its logits waiting for its consumer */
+  FORAY_COUNTER_READ_UNITS = 28, /* units of 64 bytes read from memory */
+  FORAY_COUNTER_WRITE_UNITS = 29, /* write commands, of at most 64 bytes */
 };
-enum { FORAY_COUNTER_COUNT = 15, FORAY_OP_COUNT = 16, FORAY_DEVERR_COUNT = 17 };
+enum { FORAY_COUNTER_COUNT = 30, FORAY_OP_COUNT = 16, FORAY_DEVERR_COUNT = 18 };
 
 /* Never NULL. */
 static inline const char *foray_op_name(uint32_t v) {
@@ -191,6 +209,7 @@ static inline const char *foray_deverr_name(uint32_t v) {
   case 14: return "DUMP";
   case 15: return "STEPS";
   case 16: return "DEADLINE";
+  case 17: return "BUS";
   default: return "?";
   }
 }
@@ -213,6 +232,21 @@ static inline const char *foray_counter_name(uint32_t v) {
   case 12: return "RESID_BYTES";
   case 13: return "DESC_BYTES";
   case 14: return "BUSY";
+  case 15: return "CYC_SEQ";
+  case 16: return "MATRIX_BUSY";
+  case 17: return "MATRIX_STARVED";
+  case 18: return "MATRIX_BLOCKED";
+  case 19: return "ATTN_BUSY";
+  case 20: return "ATTN_STARVED";
+  case 21: return "ATTN_BLOCKED";
+  case 22: return "VECTOR_BUSY";
+  case 23: return "VECTOR_STARVED";
+  case 24: return "VECTOR_BLOCKED";
+  case 25: return "EXIT_BUSY";
+  case 26: return "EXIT_STARVED";
+  case 27: return "EXIT_BLOCKED";
+  case 28: return "READ_UNITS";
+  case 29: return "WRITE_UNITS";
   default: return "?";
   }
 }
@@ -235,6 +269,7 @@ static inline const char *foray_deverr_text(uint32_t v) {
   case 14: return "the logits asked for do not fit the dump memory";
   case 15: return "the step limit of the run block was reached";
   case 16: return "the host's deadline passed; the context is consistent, the block unfinished";
+  case 17: return "the memory answered a read or a write with an error, or not at all";
   default: return "unknown code";
   }
 }
