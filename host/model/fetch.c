@@ -84,7 +84,7 @@ static enum outcome attempt(struct transfer *t, const char *url, struct foray_er
   curl_easy_setopt(c, CURLOPT_MAXREDIRS, 8L);
   curl_easy_setopt(c, CURLOPT_FAILONERROR, 1L);
   curl_easy_setopt(c, CURLOPT_USERAGENT, "foray/" FORAY_VERSION);
-  curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, 20L);
+  curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, t->f->connect_s > 0 ? (long)t->f->connect_s : 20L);
   curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, 100L);
   curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, 60L);
   curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);

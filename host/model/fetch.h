@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 struct foray_fetch {
+  int connect_s;                                       /* most seconds for a connection; 0: 20 */
   int tries;                                           /* attempts, with a pause that doubles between them */
   unsigned pause_ms;                                   /* before the second attempt */
   bool (*progress)(void *user, uint64_t bytes_so_far); /* false cancels; may be NULL */

@@ -203,13 +203,14 @@ static enum foray_status fetch_wheel(struct pull *p, const struct foray_source *
   return s;
 }
 
-static enum foray_status from_source(struct pull *p, const struct foray_source *src, int number,
+static enum foray_status from_source(struct pull *p, const struct foray_source *src, int number, bool is_last,
                                      struct foray_err *err) {
   enum foray_status s;
   int done = read_state(p, number);
   if (src->kind == FORAY_SOURCE_URL) {
     if ((s = write_state(p, number, 0, err))) return s;
     struct foray_fetch f = fetcher(p);
+    if (!is_last) f.tries = 1, f.connect_s = 5; /* a place that is out of reach is not worth a long wait */
     p->joins = false;
     return foray_fetch_file(&f, src->where, p->part, p->e->bytes, err);
   }
@@ -238,14 +239,27 @@ static enum foray_status check(struct pull *p, struct foray_err *err) {
   return foray_err_set(err, FORAY_E_MISMATCH, "its SHA-256 is %s instead of %s", hex, p->e->sha256);
 }
 
+/* The source that an interrupted download came from, 0 without one: it goes on there, whatever comes first.
+ */
+static size_t begun_with(const struct pull *p, size_t n) {
+  int of = 0;
+  FILE *f = fopen(p->state, "r");
+  if (!f) return 0;
+  if (fscanf(f, "source %d", &of) != 1 || of < 0 || (size_t)of >= n) of = 0;
+  fclose(f);
+  return (size_t)of;
+}
+
 static enum foray_status all(struct pull *p, const struct foray_source *sources, size_t n,
                              struct foray_err *err) {
   struct foray_buf why;
   foray_buf_init(&why, 4096);
   enum foray_status s = FORAY_E_NET;
-  for (size_t i = 0; i < n; i++) {
+  const size_t begun = begun_with(p, n);
+  for (size_t k = 0; k < n; k++) {
+    const size_t i = k == 0 ? begun : k <= begun ? k - 1 : k;
     struct foray_err one = {0};
-    s = from_source(p, &sources[i], (int)i, &one);
+    s = from_source(p, &sources[i], (int)i, k + 1 == n, &one);
     if (!s) s = check(p, &one);
     if (!s) break;
     if (s == FORAY_E_CANCELLED || s == FORAY_E_IO || s == FORAY_E_NOMEM) {

@@ -264,6 +264,27 @@ TEST(plain_url_resumes_after_a_broken_connection) {
   stop();
 }
 
+/* The first source is out of reach; what the second one has sent so far must survive the next try of the
+ * first. */
+TEST(a_download_goes_on_at_the_source_where_it_began) {
+  make_content();
+  start();
+  add_page("/toy.gguf", "x", content, sizeof content)->cut_times = 1;
+  char u[2][300];
+  snprintf(u[0], sizeof u[0], "%s", url("/gone"));
+  snprintf(u[1], sizeof u[1], "%s", url("/toy.gguf"));
+  const struct foray_source src[2] = {{.kind = FORAY_SOURCE_URL, .where = u[0]},
+                                      {.kind = FORAY_SOURCE_URL, .where = u[1]}};
+  struct foray_err err = {0};
+  CU_ASSERT_EQUAL(pull(src, 2, (struct foray_pull_opts){0}, &err), FORAY_E_NET);
+  CU_ASSERT_EQUAL(srv.requests, 2);
+  CU_ASSERT_EQUAL(pull(src, 2, (struct foray_pull_opts){0}, &err), FORAY_OK);
+  CU_ASSERT_EQUAL(srv.requests, 3);
+  CU_ASSERT_EQUAL(srv.ranges, 1);
+  CU_ASSERT_EQUAL(srv.sent, sizeof content); /* no byte came twice */
+  stop();
+}
+
 TEST(server_without_ranges_begins_again) {
   make_content();
   start();
