@@ -65,7 +65,7 @@ ISA_CFLAGS_amx    := $(ISA_CFLAGS_avx512) -mamx-tile -mamx-int8 -mamx-bf16 -mavx
 # Library = folder; DEPS_<lib> = the lower layers that it may include. The compiler sees nothing else:
 # build/inc/<lib> holds links to just these folders, so `#include "engine/x.h"` from host/ cannot compile.
 # Headers are named by folder: "core/err.h", "model/gguf.h", "engine/engine.h", <foray/...> for public ones.
-LIBS := core model proto dev rt net api engine batch link train simlink
+LIBS := core model proto dev rt net api engine batch link train simlink card
 
 DIR_abi := hw/abi
 DIR_gen := hw/gen
@@ -82,6 +82,7 @@ DIR_batch := cloud/batch
 DIR_link := cloud/link
 DIR_train := cloud/train
 DIR_simlink := sim/link
+DIR_card := sim/card
 DIR_hosttools := host/tools
 DIR_cloudtools := cloud/tools
 DIR_fuzz := tests/fuzz
@@ -99,6 +100,7 @@ DEPS_batch   := $(DEPS_core) core model proto engine
 DEPS_link    := $(DEPS_batch) batch
 DEPS_train   := $(DEPS_core) core model engine
 DEPS_simlink := $(DEPS_core) core proto
+DEPS_card    := $(DEPS_dev) dev
 DEPS_hosttools  := $(DEPS_api) api
 DEPS_cloudtools := $(DEPS_link) link train
 DEPS_tests   := $(LIBS) $(PLUGINS) foray abi gen unit
@@ -165,7 +167,7 @@ define lib_rules
 $(B)/obj/$(2)/%.o: $(2)/%.c build/inc/.stamp | $(PROTO_H) hw/gen/foray_abi.h
 	@mkdir -p $$(@D)
 	@$$(if $$(filter 1,$$(V)),,echo "  CC    $$<")
-	$$(Q)$$(CCACHE) $$(CC) $$(BASE_CFLAGS) $$(call opt,$$<) $$(call isa,$$<) -Ibuild/inc/$(1) $(if $(filter abi gen foray core model dev engine train batch,$(1)),,-I$(B)/gen) \
+	$$(Q)$$(CCACHE) $$(CC) $$(BASE_CFLAGS) $$(call opt,$$<) $$(call isa,$$<) -Ibuild/inc/$(1) $(if $(filter abi gen foray core model dev engine train batch card,$(1)),,-I$(B)/gen) \
 	  $$(PKG_CFLAGS) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach l,$(LIBS) $(PLUGINS) hosttools cloudtools,$(eval $(call lib_rules,$(l),$(DIR_$(l)))))

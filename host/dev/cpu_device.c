@@ -51,6 +51,7 @@ static enum foray_status open_cpu(const char *detail, const struct foray_dev_opt
     close_cpu(c);
     return st;
   }
+  foray_soft_use_heap(c->soft, opts->heap, opts->heap_bytes);
   info->heap_bytes = foray_soft_heap_bytes(c->soft);
   *self = c;
   return FORAY_OK;
@@ -84,6 +85,7 @@ const struct foray_dev_class foray_dev_class_cpu = {
     .upload = upload,
     .download = download,
     .run = run,
+    .takes_heap = true,
     .counters = counters,
     .trace = trace,
 };

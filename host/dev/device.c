@@ -110,6 +110,10 @@ enum foray_status foray_dev_open(const char *spec, const struct foray_dev_opts *
   else if (d->info.abi_hash != FORAY_ABI_HASH)
     st = foray_err_set(err, FORAY_E_MISMATCH, "device '%s' has ABI %016llx, this host %016llx", spec,
                        (unsigned long long)d->info.abi_hash, (unsigned long long)FORAY_ABI_HASH);
+  else if (opts->heap && (!cls->takes_heap || opts->heap_bytes == 0 || opts->heap_bytes % FORAY_ABI_UNIT))
+    st = foray_err_set(err, FORAY_E_UNSUPPORTED,
+                       "device '%s' cannot work in %llu bytes of the caller's memory", spec,
+                       (unsigned long long)opts->heap_bytes);
   else
     st = cls->open(detail, opts, &d->info, &d->self, err);
   if (st != FORAY_OK) {

@@ -29,6 +29,8 @@ struct foray_dev; /* opaque; owned by whoever opened it */
 struct foray_dev_opts {
   uint64_t heap_bytes; /* 0: the device's own size, or 64 MiB where it has none */
   int threads;         /* 0: as many as processors; devices without threads ignore it */
+  void *heap; /* heap_bytes of the caller's memory, 64-byte aligned, to work in until close (ref, cpu);
+                 NULL: the device's own. FORAY_E_UNSUPPORTED for devices with other memory */
 };
 
 struct foray_dev_info {

@@ -23,6 +23,7 @@ struct foray_dev_class {
   void (*counters)(void *self, uint64_t out[FORAY_COUNTER_COUNT]);
   /* Optional (NULL: cannot). From now on t->event is told of each run; t->event NULL: no longer. Copy *t. */
   void (*trace)(void *self, const struct foray_dev_trace *t);
+  bool takes_heap; /* opts->heap is honoured */
 };
 
 /* cls must live for the whole process. FORAY_E_LIMIT when too many, FORAY_E_STATE for a name that is taken.
@@ -37,6 +38,9 @@ enum foray_status foray_soft_open(const struct foray_kernels *k, void *kernel_ar
                                   uint32_t scratch_units, uint32_t cols_max, struct foray_soft **out,
                                   struct foray_err *err) FORAY_NODISCARD;
 void foray_soft_close(struct foray_soft *s);
+/* Works in the caller's memory (64-byte aligned, a multiple of 64 bytes) from now on; NULL changes nothing.
+ */
+void foray_soft_use_heap(struct foray_soft *s, void *heap, uint64_t bytes);
 uint8_t *foray_soft_heap(struct foray_soft *s);
 uint64_t foray_soft_heap_bytes(const struct foray_soft *s);
 enum foray_status foray_soft_upload(void *s, uint64_t addr, const void *src, uint64_t bytes,

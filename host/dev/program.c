@@ -17,6 +17,7 @@ struct foray_soft {
   const struct foray_kernels *k;
   void *karg;
   uint8_t *heap, *scratch;
+  bool foreign; /* the heap is the caller's */
   uint32_t *prog;  /* private copy */
   int32_t *logits; /* cols_max x logits_cap */
   size_t logits_cap;
@@ -93,11 +94,20 @@ enum foray_status foray_soft_open(const struct foray_kernels *k, void *kernel_ar
 
 void foray_soft_close(struct foray_soft *s) {
   if (!s) return;
-  heap_unmap(s->heap, s->sp.heap_bytes);
+  if (!s->foreign) heap_unmap(s->heap, s->sp.heap_bytes);
   free(s->scratch);
   free(s->prog);
   free(s->logits);
   free(s);
+}
+
+void foray_soft_use_heap(struct foray_soft *s, void *heap, uint64_t bytes) {
+  if (!heap) return;
+  if (!s->foreign) heap_unmap(s->heap, s->sp.heap_bytes);
+  s->foreign = true;
+  s->heap = heap;
+  s->sp.heap = heap;
+  s->sp.heap_bytes = bytes;
 }
 
 uint8_t *foray_soft_heap(struct foray_soft *s) { return s->heap; }

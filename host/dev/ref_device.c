@@ -27,6 +27,7 @@ static enum foray_status open_ref(const char *detail, const struct foray_dev_opt
   enum foray_status st =
       foray_soft_open(&foray_ref_kernels, NULL, opts->heap_bytes, SCRATCH_UNITS, FORAY_ABI_COLS_MAX, &s, err);
   if (st != FORAY_OK) return st;
+  foray_soft_use_heap(s, opts->heap, opts->heap_bytes);
   info->heap_bytes = foray_soft_heap_bytes(s);
   *self = s;
   return FORAY_OK;
@@ -43,6 +44,7 @@ const struct foray_dev_class foray_dev_class_ref = {
     .upload = foray_soft_upload,
     .download = foray_soft_download,
     .run = foray_soft_run,
+    .takes_heap = true,
     .counters = foray_soft_counters,
     .trace = foray_soft_trace,
 };
