@@ -65,7 +65,7 @@ ISA_CFLAGS_amx    := $(ISA_CFLAGS_avx512) -mamx-tile -mamx-int8 -mamx-bf16 -mavx
 # Library = folder; DEPS_<lib> = the lower layers that it may include. The compiler sees nothing else:
 # build/inc/<lib> holds links to just these folders, so `#include "engine/x.h"` from host/ cannot compile.
 # Headers are named by folder: "core/err.h", "model/gguf.h", "engine/engine.h", <foray/...> for public ones.
-LIBS := core model proto dev rt net api engine batch link train simlink card
+LIBS := core model proto dev rt net http api engine batch link obs cloudapi train simlink card
 
 DIR_abi := hw/abi
 DIR_gen := hw/gen
@@ -76,10 +76,13 @@ DIR_proto := host/proto
 DIR_dev := host/dev
 DIR_rt := host/rt
 DIR_net := host/net
+DIR_http := host/http
 DIR_api := host/api
 DIR_engine := cloud/engine
 DIR_batch := cloud/batch
 DIR_link := cloud/link
+DIR_obs := cloud/obs
+DIR_cloudapi := cloud/api
 DIR_train := cloud/train
 DIR_simlink := sim/link
 DIR_card := sim/card
@@ -94,15 +97,18 @@ DEPS_proto   := $(DEPS_core) core
 DEPS_dev     := $(DEPS_core) core model
 DEPS_rt      := $(DEPS_dev) dev proto
 DEPS_net     := $(DEPS_core) core proto
+DEPS_http    := $(DEPS_core) core model proto
 DEPS_api     := $(DEPS_rt) rt net
 DEPS_engine  := $(DEPS_core) core model
 DEPS_batch   := $(DEPS_core) core model proto engine
 DEPS_link    := $(DEPS_batch) batch
+DEPS_obs     := $(DEPS_link) link http
+DEPS_cloudapi := $(DEPS_obs) obs
 DEPS_train   := $(DEPS_core) core model engine
 DEPS_simlink := $(DEPS_core) core proto
 DEPS_card    := $(DEPS_dev) dev
-DEPS_hosttools  := $(DEPS_api) api
-DEPS_cloudtools := $(DEPS_link) link train
+DEPS_hosttools  := $(DEPS_api) api http
+DEPS_cloudtools := $(DEPS_cloudapi) cloudapi train
 DEPS_tests   := $(LIBS) $(PLUGINS) foray abi gen unit
 
 # Devices outside host/dev are shared objects, build/<config>/devices/foray-dev-<name>.so (dev/plugin.h). A plugin is a
@@ -114,6 +120,7 @@ PKGS_core  := libcrypto jansson
 PKGS_model := libpcre2-8 libcurl zlib
 PKGS_proto := libprotobuf-c
 PKGS_net   := libevent libevent_openssl openssl
+PKGS_http  := libevent libevent_openssl openssl jansson
 PKGS_link  := libevent
 PKGS_train := openblas
 PKGS_tests := cunit

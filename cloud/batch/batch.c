@@ -47,7 +47,7 @@ struct foray_batch {
   float *logits;
   size_t logit_rows;
   int32_t *tokens;
-  struct foray_batch_stats stats;
+  struct foray_batch_stats stats, shown; /* the engine thread's; as of the last step, under lock */
 };
 
 /* ---------------------------------------------------------------- queues */
@@ -56,6 +56,8 @@ void foray_batch_msg_free(struct foray_batch_msg *m) {
   free((void *)(uintptr_t)m->request);
   free(m->ids);
   free(m->logp);
+  free(m->top);
+  m->top = NULL;
   m->request = NULL;
   m->ids = NULL;
   m->logp = NULL;
@@ -84,6 +86,7 @@ enum foray_status foray_batch_submit(struct foray_batch *b, const struct foray_b
   n->m = *cmd;
   n->m.ids = NULL;
   n->m.logp = NULL;
+  n->m.top = NULL;
   if (cmd->request) n->m.request = foray_gen_request_copy(cmd->request);
   if (cmd->n_ids) {
     n->m.ids = malloc(cmd->n_ids * sizeof *cmd->ids);
@@ -169,6 +172,11 @@ enum foray_status foray_batch_create(const struct foray_target *target, const st
   b->commands.last = &b->commands.first;
   b->results.last = &b->results.first;
   b->last_score = &b->scores;
+  foray_hist_init_counts(&b->stats.fill);
+  foray_hist_init_counts(&b->stats.rows_hist);
+  foray_hist_init_seconds(&b->stats.verify);
+  foray_hist_init_seconds(&b->stats.queue);
+  b->shown = b->stats;
   size_t n = b->o.sessions_max;
   /* a pass feeds at most tokens_max positions, or one slice and its guesses more */
   size_t tokens = (size_t)b->o.tokens_max + b->o.slice + b->o.rows_max;
@@ -264,6 +272,7 @@ static bool make_room(struct foray_batch *b) {
 
 static void on_open(struct foray_batch *b, struct foray_batch_msg *m, int64_t now) {
   if (!make_room(b)) {
+    b->stats.refused++;
     fail(b, m->conn, m->session, false, FORAY_E_BUSY, "the server has no room for another session");
     return;
   }
@@ -276,6 +285,7 @@ static void on_open(struct foray_batch *b, struct foray_batch_msg *m, int64_t no
     return;
   }
   m->request = NULL; /* taken */
+  b->stats.opened++;
   s->id = b->next_id++;
   b->o.random(b->o.arg, s->secret, sizeof s->secret);
   s->conn = m->conn;
@@ -301,6 +311,7 @@ static void on_resume(struct foray_batch *b, const struct foray_batch_msg *m, in
     fail(b, m->conn, m->session, false, FORAY_E_NOTFOUND, "no such session on this server");
     return;
   }
+  b->stats.resumed++;
   foray_session_reset_rounds(s); /* also takes it from a connection that is only half dead */
   s->conn = m->conn;
   s->handle = m->session;
@@ -375,7 +386,13 @@ static void command(struct foray_batch *b, struct foray_batch_msg *m, int64_t no
     }
     break;
   case FORAY_BATCH_CANCEL: on_cancel(b, s); break;
-  case FORAY_BATCH_CLOSE: remove_session(b, s); break;
+  case FORAY_BATCH_CLOSE:
+    for (uint32_t e = 0; e < m->exits.n; e++) {
+      b->stats.exit_drafted[e] += m->exits.drafted[e];
+      b->stats.exit_accepted[e] += m->exits.accepted[e];
+    }
+    remove_session(b, s);
+    break;
   case FORAY_BATCH_SCORE: on_score(b, m); break;
   case FORAY_BATCH_DETACH:
     for (uint32_t i = 0; i < b->n_sessions; i++)
@@ -444,6 +461,7 @@ static bool evict(struct foray_batch *b, uint32_t n_items) {
   b->t->seq_truncate(b->t->self, old->seq, 0);
   old->cached = 0;
   old->evicted = true;
+  b->stats.evictions++;
   return true;
 }
 
@@ -468,11 +486,24 @@ static void settle(struct foray_batch *b, struct foray_session *s, const struct 
                                 .verify_ns = ended - began,
                                 .queue_ns = began - v[i].arrived};
     if (v[i].round) b->stats.accepted += v[i].accepted;
+    for (uint32_t k = 0; v[i].round && k < v[i].accepted && k < FORAY_PROTO_DRAFT_MAX; k++)
+      b->stats.accepted_at[k]++;
     if (v[i].n && !(m.ids = widen(s->tokens + s->n_prompt + v[i].first, v[i].n))) {
       fail(b, s->conn, s->handle, false, FORAY_E_NOMEM, "out of memory");
       remove_session(b, s);
       return;
     }
+    if (s->logp && v[i].n) {
+      const uint32_t k = s->req->logprobs;
+      m.logp = malloc(k * sizeof *m.logp);
+      m.top = malloc(k * sizeof *m.top);
+      if (m.logp && m.top) {
+        m.n_logp = k;
+        memcpy(m.logp, s->logp, k * sizeof *m.logp);
+        memcpy(m.top, s->top, (k - 1) * sizeof *m.top);
+      }
+    }
+    foray_hist_add(&b->stats.queue, (double)m.queue_ns * 1e-9);
     answer(b, m);
   }
   s->touched = ended;
@@ -527,6 +558,7 @@ static bool run_pass(struct foray_batch *b) {
       st = b->t->pass(b->t->self, b->items, (int)n_items, &err);
       if (st == FORAY_OK) {
         b->stats.rows += rows;
+        foray_hist_add(&b->stats.rows_hist, (double)rows);
         b->stats.tokens += tokens;
         break;
       }
@@ -546,6 +578,9 @@ static bool run_pass(struct foray_batch *b) {
   }
   int64_t ended = b->o.now(b->o.arg);
   b->stats.passes++;
+  b->stats.engine_ns += ended - began;
+  foray_hist_add(&b->stats.fill, n_items);
+  foray_hist_add(&b->stats.verify, (double)(ended - began) * 1e-9);
   for (uint32_t i = 0; i < n_items; i++)
     settle(b, b->who[b->plan[i].want], &b->plan[i], b->items[i].logits, began, ended);
   return true;
@@ -587,14 +622,29 @@ static bool run_score(struct foray_batch *b) {
   return true;
 }
 
+static void publish(struct foray_batch *b) {
+  struct foray_batch_stats *s = &b->stats;
+  s->sessions = b->n_sessions;
+  s->attached = s->waiting = 0;
+  for (uint32_t i = 0; i < b->n_sessions; i++) {
+    s->attached += b->sessions[i]->conn != 0;
+    s->waiting += ready(b->sessions[i]);
+  }
+  pthread_mutex_lock(&b->lock);
+  b->shown = *s;
+  pthread_mutex_unlock(&b->lock);
+}
+
 bool foray_batch_step(struct foray_batch *b) {
   int64_t now = b->o.now(b->o.arg);
   bool any = take_commands(b, now);
   expire(b, now);
+  const int64_t before = b->stats.engine_ns;
   any |= run_pass(b);
+  if (any) b->stats.own_ns += b->o.now(b->o.arg) - now - (b->stats.engine_ns - before);
   any |= run_score(b);
+  if (any) publish(b);
   if (any && b->o.notify) b->o.notify(b->o.arg);
-  b->stats.sessions = b->n_sessions;
   return any;
 }
 
@@ -610,4 +660,8 @@ void foray_batch_wake(struct foray_batch *b) {
   pthread_cond_signal(&b->wake);
   pthread_mutex_unlock(&b->lock);
 }
-void foray_batch_stats_get(const struct foray_batch *b, struct foray_batch_stats *s) { *s = b->stats; }
+void foray_batch_stats_get(struct foray_batch *b, struct foray_batch_stats *s) {
+  pthread_mutex_lock(&b->lock);
+  *s = b->shown;
+  pthread_mutex_unlock(&b->lock);
+}

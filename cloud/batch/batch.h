@@ -12,6 +12,7 @@
 #define FORAY_BATCH_BATCH_H
 
 #include "batch/target.h"
+#include "core/hist.h"
 
 struct foray_batch; /* opaque */
 
@@ -57,8 +58,10 @@ struct foray_batch_msg {
   uint64_t id;
   uint8_t secret[FORAY_SESSION_SECRET_BYTES];
   int64_t verify_ns, queue_ns;
-  double *logp;
+  double *logp;  /* SCORED; VERDICT of a request with logprobs k + 1: [k + 1] of its one token */
+  uint32_t *top; /* [k] */
   uint32_t n_logp;
+  struct foray_exit_counts exits; /* CLOSE */
   bool last;
   enum foray_status code;
   char text[128];
@@ -84,9 +87,16 @@ void foray_batch_wake(struct foray_batch *b);
 
 struct foray_batch_stats {
   uint64_t passes, rows, tokens, rounds, stale_rounds, drafted, accepted, generated;
-  uint32_t sessions;
+  uint64_t evictions; /* sessions that lost their keys and values to others */
+  uint64_t opened, resumed, refused;
+  uint64_t accepted_at[FORAY_PROTO_DRAFT_MAX]; /* rounds whose draft i was accepted */
+  uint64_t exit_drafted[FORAY_PROTO_EXITS_MAX], exit_accepted[FORAY_PROTO_EXITS_MAX]; /* edges' own reports */
+  int64_t engine_ns, own_ns;            /* in passes of the target; in the scheduler itself */
+  uint32_t sessions, attached, waiting; /* held; with a connection; ready for the next pass */
+  struct foray_hist fill, rows_hist, verify,
+      queue; /* sessions and rows a pass; seconds a pass, seconds waited */
 };
-/* Engine thread, or when it rests. */
-void foray_batch_stats_get(const struct foray_batch *b, struct foray_batch_stats *s);
+/* Any thread: as of the last step. */
+void foray_batch_stats_get(struct foray_batch *b, struct foray_batch_stats *s);
 
 #endif

@@ -104,6 +104,21 @@ static bool is_eog(void *self, int32_t id) {
   return false;
 }
 
+static void logprobs(void *self, const float *logits, int32_t id, uint32_t k, double *logp, uint32_t *top) {
+  const int32_t n = (int32_t)((struct foray_engine_target *)self)->vtable.vocab;
+  logp[0] = foray_engine_logprob(logits, n, id);
+  const double norm = (double)logits[id] - logp[0];
+  /* k is small: an insertion list, larger logit first, then lower id */
+  uint32_t m = 0;
+  for (int32_t i = 0; i < n && k; i++) {
+    if (m == k && !(logits[i] > logits[top[k - 1]])) continue;
+    uint32_t at = m < k ? m++ : k - 1;
+    for (; at > 0 && logits[i] > logits[top[at - 1]]; at--) top[at] = top[at - 1];
+    top[at] = (uint32_t)i;
+  }
+  for (uint32_t i = 0; i < k; i++) logp[1 + i] = i < m ? (double)logits[top[i]] - norm : -INFINITY;
+}
+
 /* By reading, not through the mapping: the file's pages would count as this process's memory. */
 static enum foray_status hash_file(const char *path, uint8_t out[FORAY_SHA256_BYTES], struct foray_err *err) {
   FILE *f = fopen(path, "rb");
@@ -144,7 +159,7 @@ enum foray_status foray_engine_target_open(const char *model, const struct foray
     if (foray_tokenizer_is_eog(t->model->tokenizer, i)) t->eog[t->n_eog++] = i;
   t->vtable = (struct foray_target){
       t,     (uint32_t)e->n_vocab, (uint32_t)e->n_ctx, seq_open, seq_close, seq_truncate, pass,
-      score, sampler_open,         sampler_close,      pick,     piece,     is_eog};
+      score, sampler_open,         sampler_close,      pick,     piece,     is_eog,       logprobs};
   *out = t;
   return FORAY_OK;
 }
@@ -155,6 +170,7 @@ void foray_engine_target_close(struct foray_engine_target *t) {
   foray_model_close(t->model);
   free(t);
 }
+const struct foray_model *foray_engine_target_model(const struct foray_engine_target *t) { return t->model; }
 const struct foray_target *foray_engine_target_vtable(struct foray_engine_target *t) { return &t->vtable; }
 const struct foray_engine_target_info *foray_engine_target_info(const struct foray_engine_target *t) {
   return &t->info;

@@ -7,6 +7,7 @@
 #include "engine/engine.h"
 
 struct foray_engine_target; /* opaque */
+struct foray_model;
 
 struct foray_engine_target_info {
   char name[128];
@@ -23,6 +24,7 @@ enum foray_status foray_engine_target_open(const char *model, const struct foray
 void foray_engine_target_close(struct foray_engine_target *t);
 const struct foray_target *foray_engine_target_vtable(struct foray_engine_target *t);
 const struct foray_engine_target_info *foray_engine_target_info(const struct foray_engine_target *t);
+const struct foray_model *foray_engine_target_model(const struct foray_engine_target *t);
 struct foray_engine *foray_engine_target_engine(struct foray_engine_target *t);
 
 #endif

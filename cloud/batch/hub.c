@@ -21,6 +21,8 @@ struct foray_hub {
   uint64_t next;
   char what[64];
   uint64_t done, total;
+  void (*sink)(void *arg, const struct foray_batch_msg *m);
+  void *sink_arg;
   struct foray_err failed; /* code != 0: nothing will ever be served */
 };
 
@@ -126,7 +128,10 @@ static enum foray_status on_event(struct foray_hub *h, struct conn *c, const str
     m.epoch = ev->epoch;
     break;
   case FORAY_CLOUD_CANCEL: m.kind = FORAY_BATCH_CANCEL; break;
-  case FORAY_CLOUD_CLOSE: m.kind = FORAY_BATCH_CLOSE; break;
+  case FORAY_CLOUD_CLOSE:
+    m.kind = FORAY_BATCH_CLOSE;
+    m.exits = ev->exits;
+    break;
   case FORAY_CLOUD_SCORE: m.kind = FORAY_BATCH_SCORE; break;
   case FORAY_CLOUD_GOODBYE: c->ending = true; return FORAY_OK;
   }
@@ -205,10 +210,20 @@ static enum foray_status deliver(struct conn *c, const struct foray_batch_msg *m
 void foray_hub_pump(struct foray_hub *h) {
   struct foray_batch_msg m;
   while (h->batch && foray_batch_result(h->batch, &m)) {
+    if (m.conn & FORAY_HUB_FOREIGN) {
+      if (h->sink) h->sink(h->sink_arg, &m);
+      foray_batch_msg_free(&m);
+      continue;
+    }
     struct conn *c = find(h, m.conn);
     if (c && !c->ending) keep(c, deliver(c, &m));
     foray_batch_msg_free(&m);
   }
+}
+
+void foray_hub_sink(struct foray_hub *h, void (*fn)(void *arg, const struct foray_batch_msg *m), void *arg) {
+  h->sink = fn;
+  h->sink_arg = arg;
 }
 
 void foray_hub_goodbye(struct foray_hub *h, const char *text) {

@@ -34,6 +34,10 @@ enum foray_status foray_hub_tick(struct foray_hub *h, uint64_t conn, int64_t now
 bool foray_hub_ending(struct foray_hub *h, uint64_t conn);
 /* Turns waiting results into output. */
 void foray_hub_pump(struct foray_hub *h);
+/* Results of commands whose `conn` has this bit: others than connections of the protocol use the scheduler
+ * too. fn sees each; it must not keep pointers. */
+#define FORAY_HUB_FOREIGN ((uint64_t)1 << 63)
+void foray_hub_sink(struct foray_hub *h, void (*fn)(void *arg, const struct foray_batch_msg *m), void *arg);
 /* The server leaves. */
 void foray_hub_goodbye(struct foray_hub *h, const char *text);
 /* The same for those that have no session open; returns how many have one. */

@@ -54,6 +54,13 @@ enum foray_status foray_session_create(const struct foray_target *t, struct fora
   s->req = req;
   enum foray_status st = FORAY_OK;
   if (!reserve(s, req->n_prompt + n_generated)) st = foray_err_set(err, FORAY_E_NOMEM, "session");
+  if (req->logprobs) { /* of plain sessions: one token a pass */
+    s->logp = calloc(req->logprobs, sizeof *s->logp);
+    s->top = calloc(req->logprobs, sizeof *s->top);
+    if (!s->logp || !s->top) st = foray_err_set(err, FORAY_E_NOMEM, "session");
+    if (!t->logprobs || req->mode != FORAY_MODE_PLAIN)
+      st = foray_err_set(err, FORAY_E_UNSUPPORTED, "no log-probabilities for this session");
+  }
   if (st == FORAY_OK) st = t->sampler_open(t->self, req, &s->sampler, err);
   if (st == FORAY_OK) st = t->seq_open(t->self, &s->seq, err);
   if (st != FORAY_OK) {
@@ -76,6 +83,8 @@ void foray_session_destroy(const struct foray_target *t, struct foray_session *s
   if (s->seq) t->seq_close(t->self, s->seq);
   free(s->req);
   free(s->tokens);
+  free(s->logp);
+  free(s->top);
   free(s);
 }
 
@@ -173,6 +182,8 @@ enum foray_status foray_session_advance(struct foray_session *s, const struct fo
     position -= i > 0; /* the noise of the position before */
 #endif
     int32_t id = t->pick(t->self, s->sampler, logits + (size_t)i * t->vocab, s->tokens, position);
+    if (s->logp)
+      t->logprobs(t->self, logits + (size_t)i * t->vocab, id, s->req->logprobs - 1, s->logp, s->top);
 #ifdef FORAY_MUTANT_ACCEPT_ONE_TOO_MANY
     if (i + 1 == guesses) id = s->guess[i]; /* the last draft is taken on trust */
 #endif

@@ -35,7 +35,10 @@ struct foray_session {
   enum foray_finish finish;
   uint8_t tail[FORAY_PROTO_STOP_BYTES_MAX]; /* last bytes of the text, for stop strings */
   uint32_t n_tail;
-  bool evicted; /* lost its keys and values to others once */
+  /* req->logprobs k + 1 (plain sessions): of the last token, [k + 1] and [k] */
+  double *logp;  /* owned */
+  uint32_t *top; /* owned */
+  bool evicted;  /* lost its keys and values to others once */
   int64_t touched, waiting_since;
 };
 

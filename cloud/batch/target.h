@@ -37,6 +37,9 @@ struct foray_target {
   /* Bytes of a token as the text shows them ("" for control tokens); borrowed. */
   const char *(*piece)(void *self, int32_t id, size_t *len);
   bool (*is_eog)(void *self, int32_t id);
+  /* logp[0] = ln p(id), logp[1 + i] that of top[i], the k likeliest ids in falling order; plain softmax of
+   * the logits. NULL: this target cannot say. */
+  void (*logprobs)(void *self, const float *logits, int32_t id, uint32_t k, double *logp, uint32_t *top);
 };
 
 #endif

@@ -42,6 +42,8 @@ struct foray_server {
   char *unix_path;
   int wake_fd, port;
   struct conn *conns;
+  struct foray_server_hooks hooks;
+  struct foray_server_stats stats;
   bool stopping, served;
   int64_t drain_end;
   atomic_int stops;
@@ -60,10 +62,12 @@ struct foray_server {
 static void conn_end(struct conn *c) {
   struct foray_server *s = c->s;
   foray_hub_disconnect(s->hub, c->id);
+  s->stats.open--;
   if ((*c->prev = c->next)) c->next->prev = c->prev;
   if (c->bev) bufferevent_free(c->bev);
   if (c->timer) event_free(c->timer);
-  if (c->inherited || (s->stopping && !s->conns)) event_base_loopbreak(s->base);
+  if (c->inherited || (s->stopping && !s->conns && !(s->hooks.busy && s->hooks.busy(s->hooks.arg))))
+    event_base_loopbreak(s->base);
   free(c);
 }
 
@@ -75,8 +79,10 @@ static bool conn_flush(struct conn *c) {
   bool ending = foray_hub_ending(c->s->hub, c->id);
   /* A reader that is too slow fills the machine's own bounded buffer, which then ends the connection. */
   if (n && (ending || evbuffer_get_length(out) < FORAY_PROTO_OUTPUT_MAX) &&
-      bufferevent_write(c->bev, p, n) == 0)
+      bufferevent_write(c->bev, p, n) == 0) {
+    c->s->stats.bytes_out += n;
     foray_hub_output_consumed(c->s->hub, c->id, n);
+  }
   if (ending) {
     bufferevent_disable(c->bev, EV_READ);
     if (evbuffer_get_length(out) == 0) {
@@ -104,6 +110,7 @@ static void flush_all(struct foray_server *s) {
 static void on_read(struct bufferevent *bev, void *arg) {
   struct conn *c = arg;
   struct evbuffer *in = bufferevent_get_input(bev);
+  c->s->stats.bytes_in += evbuffer_get_length(in);
   for (size_t n; (n = evbuffer_get_contiguous_space(in)) > 0; evbuffer_drain(in, n))
     if (foray_hub_feed(c->s->hub, c->id, evbuffer_pullup(in, (ssize_t)n), n, foray_clock_ns(), NULL) !=
         FORAY_OK)
@@ -136,8 +143,11 @@ static void conn_start(struct foray_server *s, int fd, bool inherited) {
   if (!id) { /* full: the edge tries again later */
     free(c);
     close(fd);
+    s->stats.refused++;
     return;
   }
+  s->stats.conns++;
+  s->stats.open++;
   evutil_make_socket_nonblocking(fd);
   *c = (struct conn){.next = s->conns, .prev = &s->conns, .s = s, .id = id, .inherited = inherited};
   if (s->conns) s->conns->prev = &c->next;
@@ -161,6 +171,15 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
   if (sa->sa_family != AF_UNIX) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   conn_start(arg, fd, false);
 }
+
+void foray_server_hook(struct foray_server *s, const struct foray_server_hooks *h) {
+  s->hooks = *h;
+  foray_hub_sink(s->hub, h->result, h->arg);
+}
+struct event_base *foray_server_base(struct foray_server *s) {
+  return s->base;
+}
+void foray_server_stats_get(const struct foray_server *s, struct foray_server_stats *out) { *out = s->stats; }
 
 /* ---------------------------------------------------------------- other threads */
 
@@ -207,12 +226,14 @@ void foray_server_wake_scheduler(struct foray_server *s) {
 
 static void drain(struct foray_server *s) {
   uint32_t busy = 0;
-  if (foray_clock_ns() >= s->drain_end || atomic_load(&s->stops) > 1)
+  if (foray_clock_ns() >= s->drain_end || atomic_load(&s->stops) > 1) {
     foray_hub_goodbye(s->hub, "the server ends");
-  else
+  } else {
     busy = foray_hub_goodbye_idle(s->hub, "the server ends");
+    if (s->hooks.busy) busy += s->hooks.busy(s->hooks.arg);
+  }
   flush_all(s);
-  if (!s->conns) event_base_loopbreak(s->base);
+  if (!s->conns && !busy) event_base_loopbreak(s->base);
   if (busy) {
     struct timeval tv = {.tv_usec = 50000};
     event_add(s->drain, &tv);
@@ -237,7 +258,10 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
   s->has_progress = s->has_serve = s->has_failed = false;
   pthread_mutex_unlock(&s->lock);
   if (progress) foray_hub_progress(s->hub, text, done, total);
-  if (serve) foray_hub_serve(s->hub, s->batch, &s->id);
+  if (serve) {
+    foray_hub_serve(s->hub, s->batch, &s->id);
+    if (s->hooks.serve) s->hooks.serve(s->hooks.arg, s->batch, &s->id);
+  }
   if (failed) {
     foray_hub_fail(s->hub, s->failed.code, s->failed.msg);
     s->stopping = true;
@@ -249,6 +273,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
     s->drain_end = foray_clock_ns() + (int64_t)s->o.drain_ms * 1000000;
     if (s->tcp) evconnlistener_disable(s->tcp);
     if (s->local) evconnlistener_disable(s->local);
+    if (s->hooks.drain) s->hooks.drain(s->hooks.arg);
   }
   flush_all(s);
   if (s->stopping) {

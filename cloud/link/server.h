@@ -27,6 +27,23 @@ struct foray_server_opts {
 
 enum foray_status foray_server_open(const struct foray_server_opts *o, struct foray_server **out,
                                     struct foray_err *err) FORAY_NODISCARD;
+/* Another face of the same server (cloud/api) lives on the same loop and the same scheduler. All are called
+ * on the loop's thread; any may be NULL. */
+struct foray_server_hooks {
+  void *arg;
+  void (*serve)(void *arg, struct foray_batch *batch, const struct foray_cloud_identity *id);
+  void (*result)(void *arg, const struct foray_batch_msg *m); /* of commands with FORAY_HUB_FOREIGN */
+  void (*drain)(void *arg);                                   /* no new work from now on */
+  uint32_t (*busy)(void *arg);                                /* what is still under way */
+};
+void foray_server_hook(struct foray_server *s, const struct foray_server_hooks *h); /* before run */
+struct event_base *foray_server_base(struct foray_server *s);
+struct foray_server_stats {
+  uint64_t conns, refused, bytes_in, bytes_out;
+  uint32_t open;
+};
+void foray_server_stats_get(const struct foray_server *s, struct foray_server_stats *out);
+
 void foray_server_close(struct foray_server *s);     /* NULL is fine */
 int foray_server_port(const struct foray_server *s); /* of the TCP listener */
 enum foray_status foray_server_run(struct foray_server *s, struct foray_err *err) FORAY_NODISCARD;

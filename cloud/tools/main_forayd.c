@@ -4,7 +4,7 @@
 #include "core/args.h"
 #include "core/cpu.h"
 #include "core/err.h"
-#include "link/server.h"
+#include "cloudapi/cloudapi.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -21,6 +21,7 @@ struct daemon {
   struct foray_engine_opts engine;
   struct foray_batch_opts batch;
   struct foray_server *server;
+  struct foray_cloudapi *api; /* NULL: no --http */
   struct foray_engine_target *target;
   struct foray_batch *sched;
   struct foray_cloud_identity id;
@@ -66,6 +67,7 @@ static void *engine_main(void *arg) {
     fprintf(stderr, "forayd: %s (%s, %.1f MB of weights), context %d, %d threads, %s\n", i->name,
             i->engine->arch, (double)i->engine->weight_bytes / 1e6, i->engine->n_ctx, i->engine->threads,
             foray_isa_name(i->engine->isa));
+  if (d->api) foray_cloudapi_model(d->api, foray_engine_target_model(d->target));
   foray_server_post_serve(d->server, d->sched, &d->id);
   while (!atomic_load(&d->stop)) {
     while (!atomic_load(&d->stop) && foray_batch_step(d->sched)) continue;
@@ -80,7 +82,7 @@ static int fail(const struct foray_err *err) {
 }
 
 int main(int argc, char **argv) {
-  const char *host = NULL, *unix_path = NULL, *isa = NULL;
+  const char *host = NULL, *unix_path = NULL, *isa = NULL, *http = NULL;
   int port = -1, fd = -1, ctx = 4096, kv_mb = 0, drain = 10;
   struct daemon d = {.engine = foray_engine_opts_default(), .last_percent = -1};
   int threads = 0;
@@ -89,6 +91,9 @@ int main(int argc, char **argv) {
       {"host", 0, FORAY_OPT_STR, &host, "HOST", "address to listen on (127.0.0.1)", 0, 0},
       {"port", 0, FORAY_OPT_INT, &port, "N", "TCP port (8700; 0: any free one)", 0, 65535},
       {"unix", 0, FORAY_OPT_STR, &unix_path, "PATH", "listen on a Unix socket instead", 0, 0},
+      {"http", 0, FORAY_OPT_STR, &http, "[HOST:]PORT",
+       "serve the OpenAI API, /metrics and /health over HTTP too (host 127.0.0.1; port 0: any free one)", 0,
+       0},
       {"fd", 0, FORAY_OPT_INT, &fd, "N", "serve one inherited, connected stream and end with it", 0, 1 << 20},
       {"threads", 't', FORAY_OPT_INT, &threads, "N", "threads (0: one per processor)", 0, 1024},
       {"ctx-size", 'c', FORAY_OPT_INT, &ctx, "N", "longest session, tokens (4096; 0: what the model allows)",
@@ -150,6 +155,14 @@ int main(int argc, char **argv) {
     fprintf(stderr, "forayd: listening on %s port %d\n", so.host, foray_server_port(d.server));
   if (unix_path && !d.quiet) fprintf(stderr, "forayd: listening on %s\n", unix_path);
 
+  if (http) {
+    struct foray_cloudapi_opts ao = {0};
+    char http_host[256];
+    if (foray_http_address(http, http_host, sizeof http_host, &ao.port, &err) != FORAY_OK) return fail(&err);
+    ao.host = http_host;
+    if (foray_cloudapi_open(d.server, &ao, &d.api, &err) != FORAY_OK) return fail(&err);
+    if (!d.quiet) fprintf(stderr, "forayd: HTTP on %s port %d\n", http_host, foray_cloudapi_port(d.api));
+  }
   pthread_t engine;
   if (pthread_create(&engine, NULL, engine_main, &d) != 0) {
     foray_err_set(&err, FORAY_E_NOMEM, "cannot start a thread");
@@ -163,6 +176,7 @@ int main(int argc, char **argv) {
   pthread_join(engine, NULL);
   signal(SIGTERM, SIG_DFL);
   signalled = NULL;
+  foray_cloudapi_close(d.api);
   foray_server_close(d.server);
   foray_batch_destroy(d.sched);
   foray_engine_target_close(d.target);

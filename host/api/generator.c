@@ -255,9 +255,11 @@ static enum foray_status pump_wait(void *ctx, int timeout_ms, struct foray_edge_
                                    struct foray_err *err) {
   struct foray_generator *g = ctx;
   if (g->interrupted) return foray_err_set(err, FORAY_E_CANCELLED, "interrupted");
-  enum foray_status s = foray_client_wait(g->client, timeout_ms, ev, err);
-  /* An interrupt of an earlier run may still be pending in the client. */
-  return s == FORAY_E_CANCELLED && !g->interrupted ? FORAY_E_TIMEOUT : s;
+  enum foray_status s;
+  do /* an interrupt of an earlier run may still be pending in the client: that one is not ours */
+    s = foray_client_wait(g->client, timeout_ms, ev, err);
+  while (s == FORAY_E_CANCELLED && !g->interrupted);
+  return s;
 }
 static enum foray_status pump_draft(void *ctx, uint32_t session, uint32_t start, const uint32_t *ids,
                                     uint32_t n, uint32_t *round, struct foray_err *err) {
@@ -286,7 +288,13 @@ static enum foray_status run_cloud(struct run *run, const struct foray_gen_reque
   struct foray_link link = foray_edge_link_of(&el);
   s = foray_generate(q->prompt, q->n_prompt, p, source, &link, on_gen_token, run, &st, err);
   foray_edge_link_deinit(&el);
-  foray_client_end(g->client, session);
+  struct foray_exit_counts counts = {.n = source ? source->n_exits + 1 : 0};
+  if (counts.n > FORAY_PROTO_EXITS_MAX) counts.n = FORAY_PROTO_EXITS_MAX;
+  for (uint32_t e = 0; e < counts.n && e <= FORAY_DRAFT_EXITS_MAX; e++) {
+    counts.drafted[e] = st.exit_drafted[e];
+    counts.accepted[e] = st.exit_accepted[e];
+  }
+  foray_client_end(g->client, session, counts.n ? &counts : NULL);
   struct foray_result *res = run->result;
   res->verifications = st.verifications;
   res->drafted = st.drafted;

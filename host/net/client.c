@@ -462,8 +462,8 @@ enum foray_status foray_client_score(struct foray_client *c, const uint32_t *ids
                                      uint32_t *request, struct foray_err *err) {
   return after(c, foray_edge_score(c->edge, ids, n, first, request, err));
 }
-void foray_client_end(struct foray_client *c, uint32_t session) {
-  foray_edge_close(c->edge, session);
+void foray_client_end(struct foray_client *c, uint32_t session, const struct foray_exit_counts *counts) {
+  foray_edge_close_with(c->edge, session, counts);
   (void)!after(c, FORAY_OK);
 }
 struct foray_edge *foray_client_edge(struct foray_client *c) {

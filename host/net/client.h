@@ -57,7 +57,8 @@ enum foray_status foray_client_cancel(struct foray_client *c, uint32_t session,
                                       struct foray_err *err) FORAY_NODISCARD;
 enum foray_status foray_client_score(struct foray_client *c, const uint32_t *ids, uint32_t n, uint32_t first,
                                      uint32_t *request, struct foray_err *err) FORAY_NODISCARD;
-void foray_client_end(struct foray_client *c, uint32_t session);
+/* counts: what the session drafted by exit, for the operator; may be NULL. */
+void foray_client_end(struct foray_client *c, uint32_t session, const struct foray_exit_counts *counts);
 
 /* For foray_edge_view, _server_info, _stats_get. Do not feed it. */
 struct foray_edge *foray_client_edge(struct foray_client *c);

@@ -321,6 +321,22 @@ static enum foray_status on_plain(struct foray_cloud *c, enum foray_cloud_event_
   return FORAY_OK;
 }
 
+static enum foray_status on_close(struct foray_cloud *c, const Foray__Wire__Close *m, struct foray_err *err) {
+  if (m->n_exit_drafted > FORAY_PROTO_EXITS_MAX || m->n_exit_accepted != m->n_exit_drafted)
+    return foray_err_set(err, FORAY_E_PROTO, "Close: counts of %zu and %zu exits", m->n_exit_drafted,
+                         m->n_exit_accepted);
+  const size_t before = c->n_events;
+  enum foray_status st = on_plain(c, FORAY_CLOUD_CLOSE, m->session, err);
+  if (st != FORAY_OK || c->n_events == before) return st;
+  struct foray_exit_counts *x = &c->events[c->n_events - 1].e.exits;
+  x->n = (uint32_t)m->n_exit_drafted;
+  for (uint32_t i = 0; i < x->n; i++) {
+    x->drafted[i] = m->exit_drafted[i];
+    x->accepted[i] = m->exit_accepted[i] < m->exit_drafted[i] ? m->exit_accepted[i] : m->exit_drafted[i];
+  }
+  return st;
+}
+
 static enum foray_status dispatch(struct foray_cloud *c, const struct foray_frame *f, struct foray_err *err) {
   bool any_time =
       f->type == FORAY_FRAME_PING || f->type == FORAY_FRAME_PONG || f->type == FORAY_FRAME_GOODBYE;
@@ -340,9 +356,7 @@ static enum foray_status dispatch(struct foray_cloud *c, const struct foray_fram
   case FORAY_FRAME_CANCEL:
     st = on_plain(c, FORAY_CLOUD_CANCEL, ((const Foray__Wire__Cancel *)p)->session, err);
     break;
-  case FORAY_FRAME_CLOSE:
-    st = on_plain(c, FORAY_CLOUD_CLOSE, ((const Foray__Wire__Close *)p)->session, err);
-    break;
+  case FORAY_FRAME_CLOSE: st = on_close(c, p, err); break;
   case FORAY_FRAME_PING: {
     Foray__Wire__Pong r = FORAY__WIRE__PONG__INIT;
     r.nonce = ((const Foray__Wire__Ping *)p)->nonce;

@@ -51,6 +51,7 @@ struct foray_cloud_event {
   uint64_t id;
   const uint8_t *secret; /* FORAY_SESSION_SECRET_BYTES */
   uint32_t have;
+  struct foray_exit_counts exits; /* CLOSE */
   const char *text;
 };
 

@@ -357,13 +357,20 @@ enum foray_status foray_edge_cancel(struct foray_edge *e, uint32_t session, stru
   return s->state == S_OPEN ? send_cancel(e, s, err) : FORAY_OK;
 }
 
-void foray_edge_close(struct foray_edge *e, uint32_t session) {
+void foray_edge_close(struct foray_edge *e, uint32_t session) { foray_edge_close_with(e, session, NULL); }
+
+void foray_edge_close_with(struct foray_edge *e, uint32_t session, const struct foray_exit_counts *counts) {
   for (uint32_t i = 0; i < e->n_sessions; i++) {
     struct session *s = e->sessions[i];
     if (s->handle != session) continue;
     if (e->link == LINK_READY && s->state != S_FAILED && s->state != S_WAITING) {
       Foray__Wire__Close m = FORAY__WIRE__CLOSE__INIT;
       m.session = session;
+      if (counts && counts->n <= FORAY_PROTO_EXITS_MAX) {
+        m.n_exit_drafted = m.n_exit_accepted = counts->n;
+        m.exit_drafted = (uint32_t *)(uintptr_t)counts->drafted;
+        m.exit_accepted = (uint32_t *)(uintptr_t)counts->accepted;
+      }
       (void)!SEND(e, CLOSE, &m, NULL); /* when the output is full the cloud's own time-out does it */
     }
     memmove(&e->sessions[i], &e->sessions[i + 1], (e->n_sessions - i - 1) * sizeof *e->sessions);

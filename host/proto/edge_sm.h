@@ -137,6 +137,8 @@ enum foray_status foray_edge_cancel(struct foray_edge *e, uint32_t session,
                                     struct foray_err *err) FORAY_NODISCARD;
 /* Forgets the session here and at the cloud. No event follows. */
 void foray_edge_close(struct foray_edge *e, uint32_t session);
+/* The same with a report; counts may be NULL. */
+void foray_edge_close_with(struct foray_edge *e, uint32_t session, const struct foray_exit_counts *counts);
 enum foray_status foray_edge_view(const struct foray_edge *e, uint32_t session,
                                   struct foray_edge_view *v) FORAY_NODISCARD;
 

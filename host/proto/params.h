@@ -33,6 +33,7 @@ enum {
   X(STOPS, 16, "stop strings of a session")                                                                  \
   X(STOP_BYTES, 256, "bytes in a stop string")                                                               \
   X(BIAS, 1024, "entries in a logit bias list")                                                              \
+  X(EXITS, 16, "exits that a session's closing report tells apart")                                          \
   X(TEXT, 512, "bytes in a text for people")                                                                 \
   X(OUTPUT, 4 << 20, "bytes waiting to be sent before a reader counts as too slow")
 
@@ -84,6 +85,14 @@ struct foray_gen_request {
   const char *const *stops;
   const uint32_t *stop_len;
   uint32_t n_stops;
+  /* 0: none; k + 1: the log-probability of each token and of the k likeliest ones. Not on the wire: whoever
+   * runs the scheduler asks for it (cloud/api). */
+  uint32_t logprobs;
+};
+
+/* What a session tells the cloud when it is closed. */
+struct foray_exit_counts {
+  uint32_t n, drafted[FORAY_PROTO_EXITS_MAX], accepted[FORAY_PROTO_EXITS_MAX];
 };
 
 /* Ranges, NaN, limits: everything that can be said without the model. FORAY_E_ARG or FORAY_E_LIMIT with

@@ -162,11 +162,25 @@ static bool is_eog(void *self, int32_t id) {
   return id == TOY_EOG;
 }
 
+static void logprobs(void *self, const float *logits, int32_t id, uint32_t k, double *logp, uint32_t *top) {
+  (void)self;
+  bool used[TOY_VOCAB] = {false};
+  logp[0] = logprob(logits, (uint32_t)id);
+  for (uint32_t i = 0; i < k; i++) {
+    uint32_t best = TOY_VOCAB;
+    for (uint32_t v = 0; v < TOY_VOCAB; v++)
+      if (!used[v] && (best == TOY_VOCAB || logits[v] > logits[best])) best = v;
+    used[best] = true;
+    top[i] = best;
+    logp[1 + i] = logprob(logits, best);
+  }
+}
+
 void toy_init(struct toy *t, uint64_t salt, uint32_t ctx) {
   *t = (struct toy){.salt = mix(salt + 1), .eog_in_256 = 6};
   t->target =
       (struct foray_target){t,     TOY_VOCAB,    ctx,           seq_open, seq_close, seq_truncate, pass,
-                            score, sampler_open, sampler_close, pick,     piece,     is_eog};
+                            score, sampler_open, sampler_close, pick,     piece,     is_eog,       logprobs};
 }
 
 enum foray_finish toy_plain(struct toy *t, const struct foray_gen_request *r, uint32_t *out,

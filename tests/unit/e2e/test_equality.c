@@ -140,7 +140,7 @@ static int run(struct world *w, enum foray_mode mode) {
                 foray_finish_name(j->finish));
         bad++;
       }
-      foray_client_end(w->client, l->session);
+      foray_client_end(w->client, l->session, NULL);
       l->job = NULL;
       busy--;
     }

@@ -59,7 +59,7 @@ static bool generate(struct foray_client *c, enum foray_mode mode, const uint32_
         break;
     }
   }
-  foray_client_end(c, session);
+  foray_client_end(c, session, NULL);
   return same;
 }
 
