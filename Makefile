@@ -65,7 +65,7 @@ ISA_CFLAGS_amx    := $(ISA_CFLAGS_avx512) -mamx-tile -mamx-int8 -mamx-bf16 -mavx
 # Library = folder; DEPS_<lib> = the lower layers that it may include. The compiler sees nothing else:
 # build/inc/<lib> holds links to just these folders, so `#include "engine/x.h"` from host/ cannot compile.
 # Headers are named by folder: "core/err.h", "model/gguf.h", "engine/engine.h", <foray/...> for public ones.
-LIBS := core model proto dev rt net http api engine batch link obs cloudapi train simlink card
+LIBS := core model proto dev rt net http api engine batch link obs cloudapi train cotune simlink card
 
 DIR_abi := hw/abi
 DIR_gen := hw/gen
@@ -84,6 +84,7 @@ DIR_link := cloud/link
 DIR_obs := cloud/obs
 DIR_cloudapi := cloud/api
 DIR_train := cloud/train
+DIR_cotune := cloud/cotune
 DIR_simlink := sim/link
 DIR_card := sim/card
 DIR_hosttools := host/tools
@@ -105,10 +106,11 @@ DEPS_link    := $(DEPS_batch) batch
 DEPS_obs     := $(DEPS_link) link http
 DEPS_cloudapi := $(DEPS_obs) obs
 DEPS_train   := $(DEPS_core) core model engine
+DEPS_cotune  := $(DEPS_train) train
 DEPS_simlink := $(DEPS_core) core proto
 DEPS_card    := $(DEPS_dev) dev
 DEPS_hosttools  := $(DEPS_api) api http
-DEPS_cloudtools := $(DEPS_cloudapi) cloudapi train
+DEPS_cloudtools := $(DEPS_cloudapi) cloudapi train cotune
 DEPS_tests   := $(LIBS) $(PLUGINS) foray abi gen unit
 
 # Devices outside host/dev are shared objects, build/<config>/devices/foray-dev-<name>.so (dev/plugin.h). A plugin is a
@@ -122,7 +124,8 @@ PKGS_proto := libprotobuf-c
 PKGS_net   := libevent libevent_openssl openssl
 PKGS_http  := libevent libevent_openssl openssl jansson
 PKGS_link  := libevent
-PKGS_train := openblas
+PKGS_train := openblas jansson
+PKGS_cotune := jansson
 PKGS_tests := cunit
 PKG_CONFIG := pkg-config
 PKGS_ALL   := $(sort $(foreach l,$(LIBS),$(PKGS_$(l))))
