@@ -27,23 +27,23 @@ package foray_math_pkg;
       n = n + 7'd2;
       x = {62'd0, x[3:2]};
     end
-    return n + (x[1] ? 7'd2 : {6'd0, x[0]});
+    bitlen64 = n + (x[1] ? 7'd2 : {6'd0, x[0]});
   endfunction
 
   // A mantissa of Y32 or R32 as it is read: at most 2^30 in magnitude.
   function automatic logic [31:0] clamp_y(input logic [31:0] m);
-    return m[31] == m[30] ? m : m[31] ? 32'hc000_0000 : 32'h4000_0000;
+    clamp_y = m[31] == m[30] ? m : m[31] ? 32'hc000_0000 : 32'h4000_0000;
   endfunction
 
   // An exponent as it is read or written: at most EXP_MAX in magnitude.
   function automatic logic signed [15:0] clamp_exp(input logic signed [31:0] e);
-    return e > foray_abi_pkg::EXP_MAX ? 16'(foray_abi_pkg::EXP_MAX) :
+    clamp_exp = e > foray_abi_pkg::EXP_MAX ? 16'(foray_abi_pkg::EXP_MAX) :
         e < -foray_abi_pkg::EXP_MAX ? -16'(foray_abi_pkg::EXP_MAX) : e[15:0];
   endfunction
 
   // |v| of 32 bits as unsigned.
   function automatic logic [31:0] abs32(input logic [31:0] v);
-    return v[31] ? -v : v;
+    abs32 = v[31] ? -v : v;
   endfunction
 
 endpackage

@@ -707,8 +707,8 @@ module foray_vec (
       (fetching && norm && ft_q == F_SECOND) || trig_ready;
   assign busy_o = st_q != V_IDLE;
   assign done_o = st_q == V_DONE;
-  assign act_o.starved = busy_o && ax_ready_o && !ax_valid_i && !cur_full_q;
-  assign act_o.busy = busy_o && !act_o.starved;
-  assign act_o.blocked = 1'b0;
+  logic starved;
+  assign starved = busy_o && ax_ready_o && !ax_valid_i && !cur_full_q;
+  assign act_o = {busy_o && !starved, starved, 1'b0};
 
 endmodule

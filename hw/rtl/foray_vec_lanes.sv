@@ -47,16 +47,19 @@ module foray_vec_lanes (
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) v_q <= '0;
-    else v_q <= {v_q[OutAt-1:1], valid_i};
+    else begin
+      v_q <= {v_q[OutAt-1:1], valid_i};
+      if (rope || square) v_q[SecAt+1] <= 1'b0;  // these leave at stage 10
+    end
   end
 
   // Index of the angles, with the operands a stage before the multipliers.
-  logic [MulAt-1:1][5:0] idx_q;
+  logic [6*(MulAt-1)-1:0] idx_q;
   logic [1:0][63:0] trig_q;
-  assign idx_o = idx_q[MulAt-1];
+  assign idx_o = idx_q[6*(MulAt-2)+:6];
   always_ff @(posedge clk_i) begin
     if (rope) begin
-      idx_q  <= {idx_q[MulAt-2:1], idx_i};
+      idx_q  <= {idx_q[0+:6*(MulAt-2)], idx_i};
       trig_q <= trig_i;
     end
   end
@@ -72,9 +75,9 @@ module foray_vec_lanes (
     ) u_rom (
         .clk_i,
         .en_i({2{v_q[3]}}),
-        .addr_i(tab_addr[2*i+:2]),
-        .base_o(tab_base[2*i+:2]),
-        .delta_o(tab_delta[2*i+:2])
+        .addr_i({tab_addr[2*i+1], tab_addr[2*i]}),
+        .base_o({tab_base[2*i+1], tab_base[2*i]}),
+        .delta_o({tab_delta[2*i+1], tab_delta[2*i]})
     );
   end
 
@@ -82,13 +85,17 @@ module foray_vec_lanes (
 
   for (genvar i = 0; i < 4; i++) begin : gen_lane
     // Operands wait here for the multipliers.
-    logic [MulAt:1][31:0] a_q;
-    logic [SecAt:1][31:0] b_q;
+    logic [32*MulAt-1:0] a_q;
+    logic [32*SecAt-1:0] b_q;
+    logic [31:0] a_mul, b_mul, b_sec;
+    assign a_mul = a_q[32*(MulAt-1)+:32];
+    assign b_mul = b_q[32*(MulAt-1)+:32];
+    assign b_sec = b_q[32*(SecAt-1)+:32];
     always_ff @(posedge clk_i) begin
       if (|{valid_i, v_q[MulAt:1]})
-        a_q <= {a_q[MulAt-1:1], embed || square ? a_i[i] : foray_math_pkg::clamp_y(a_i[i])};
+        a_q <= {a_q[0+:32*(MulAt-1)], embed || square ? a_i[i] : foray_math_pkg::clamp_y(a_i[i])};
       if (|{valid_i, v_q[SecAt:1]})
-        b_q <= {b_q[SecAt-1:1], norm || embed || square ? b_i[i] : foray_math_pkg::clamp_y(b_i[i])};
+        b_q <= {b_q[0+:32*(SecAt-1)], norm || embed || square ? b_i[i] : foray_math_pkg::clamp_y(b_i[i])};
     end
 
     // Stage 2: the shift; 3: rounding, interval of the table; 4: table; 5: interpolation; 6: the sigmoid.
@@ -102,7 +109,7 @@ module foray_vec_lanes (
     logic [33:0] inter_q;
     logic [31:0] base_q;
     logic [31:0] sig_q;
-    assign y = $signed({a_q[1], 32'd0}) >>> sh_i;
+    assign y = $signed({a_q[31:0], 32'd0}) >>> sh_i;
     assign x_d = {y_q[21], y_q[21:1]} + {21'd0, y_q[0]};
     assign neg_d = big_q ? neg_q : x_d[21];
     assign mag_d = x_d[21] ? 21'(-x_d) : x_d[20:0];
@@ -145,15 +152,15 @@ module foray_vec_lanes (
       unique case (1'b1)
         silu: ya = {1'b0, sig_q};
         norm: ya = {1'b0, k_i};
-        embed: ya = {25'd0, b_q[MulAt][7:0]};
+        embed: ya = {25'd0, b_mul[7:0]};
         rope: ya = {trig_a[31], trig_a};
-        square: ya = {a_q[MulAt][31], a_q[MulAt]};
+        square: ya = {a_mul[31], a_mul};
         default: ya = 33'd1;
       endcase
     end
     foray_mul u_first (
         .clk_i,
-        .x_i(a_q[MulAt]),
+        .x_i(a_mul),
         .y_i(ya),
         .p_o(prod_a[i])
     );
@@ -173,13 +180,13 @@ module foray_vec_lanes (
     logic [31:0] xb;
     logic [32:0] yb;
     always_comb begin
-      xb = rope || square ? b_q[MulAt] : s_q;
+      xb = rope || square ? b_mul : s_q;
       unique case (1'b1)
         rope: yb = {trig_b[31], trig_b};
-        square: yb = {b_q[MulAt][31], b_q[MulAt]};
+        square: yb = {b_mul[31], b_mul};
         copy: yb = 33'd1;
         embed: yb = {1'b0, k_i};
-        default: yb = {b_q[SecAt][31], b_q[SecAt]};
+        default: yb = {b_sec[31], b_sec};
       endcase
     end
     foray_mul u_second (
@@ -190,7 +197,7 @@ module foray_vec_lanes (
     );
   end
 
-  assign valid_o = v_q[OutAt] && !rope && !square;
+  assign valid_o = v_q[OutAt];
   assign v_o = prod_b;
 
   // Rotation and squares leave at stage 10.
