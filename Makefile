@@ -117,6 +117,11 @@ DEPS_tests   := $(LIBS) $(PLUGINS) foray abi gen unit
 # library of LIBS_PLUGIN with its own folder; it is linked with the archives below it and with its packages, so that
 # a program starts where such a package is missing. SO_<name>: archives to link; PKGS_<name>: packages.
 PLUGINS :=
+PLUGINS += opencl
+DIR_opencl  := drivers/opencl
+DEPS_opencl := $(DEPS_dev) dev
+SO_opencl   := dev core
+PKGS_opencl := OpenCL
 
 PKGS_core  := libcrypto jansson
 PKGS_model := libpcre2-8 libcurl zlib
@@ -249,6 +254,7 @@ abi-check: build/abigen ## fail when generated files differ from hw/abi/*.def
 APT := gcc clang libclang-rt-14-dev clang-format cppcheck make pkg-config ccache git ca-certificates \
        libcunit1-dev libevent-dev libssl-dev libjansson-dev libpcre2-dev libprotobuf-c-dev protobuf-c-compiler \
        protobuf-compiler libcurl4-openssl-dev zlib1g-dev libopenblas-dev libsqlite3-dev verilator valgrind \
+       ocl-icd-opencl-dev pocl-opencl-icd \
        python3 python3-venv mandoc unzip jq g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 .PHONY: deps
 deps: ## install what is missing from Debian's packages (root or sudo; DRY=1 prints)

@@ -37,6 +37,24 @@ struct foray_soft;    /* opaque */
 enum foray_status foray_soft_open(const struct foray_kernels *k, void *kernel_arg, uint64_t heap_bytes,
                                   uint32_t scratch_units, uint32_t cols_max, struct foray_soft **out,
                                   struct foray_err *err) FORAY_NODISCARD;
+/* For a device whose memory the processor does not touch (OpenCL): the interpreter names its places by
+ * addresses that it never dereferences, hands them to the kernels, and moves bytes by these calls, in program
+ * order. `area` gives the addresses of a zeroed area (instead of an earlier one of that kind), NULL when
+ * there is no room. */
+enum foray_soft_area { FORAY_SOFT_HEAP, FORAY_SOFT_SCRATCH, FORAY_SOFT_LOGITS, FORAY_SOFT_AREAS };
+struct foray_soft_memory {
+  void *(*area)(void *arg, enum foray_soft_area which, uint64_t bytes);
+  void (*copy)(void *arg, void *to, const void *from, uint64_t bytes); /* place to place */
+  void (*get)(void *arg, void *to, const void *from, uint64_t bytes);  /* place to processor */
+  void (*put)(void *arg, void *to, const void *from, uint64_t bytes);  /* processor to place */
+  void (*settle)(void *arg);                                           /* until all of this has been done */
+};
+/* As foray_soft_open, on that memory; m must live as long as the device. upload and download are then the
+ * device's own business. */
+enum foray_status foray_soft_open_on(const struct foray_soft_memory *m, const struct foray_kernels *k,
+                                     void *arg, uint64_t heap_bytes, uint32_t scratch_units,
+                                     uint32_t cols_max, struct foray_soft **out,
+                                     struct foray_err *err) FORAY_NODISCARD;
 void foray_soft_close(struct foray_soft *s);
 /* Works in the caller's memory (64-byte aligned, a multiple of 64 bytes) from now on; NULL changes nothing.
  */

@@ -16,8 +16,9 @@
 struct foray_soft {
   const struct foray_kernels *k;
   void *karg;
+  const struct foray_soft_memory *mem; /* NULL: everything is the processor's */
   uint8_t *heap, *scratch;
-  bool foreign; /* the heap is the caller's */
+  bool foreign;    /* the heap is the caller's */
   uint32_t *prog;  /* private copy */
   int32_t *logits; /* cols_max x logits_cap */
   size_t logits_cap;
@@ -64,9 +65,22 @@ static void heap_unmap(uint8_t *p, uint64_t bytes) {
     free(p);
 }
 
+static uint8_t *scratch_map(struct foray_soft *s, size_t bytes) {
+  if (s->mem) return s->mem->area(s->karg, FORAY_SOFT_SCRATCH, bytes);
+  uint8_t *p = aligned_alloc(FORAY_ABI_UNIT, bytes);
+  if (p) memset(p, 0, bytes);
+  return p;
+}
+
 enum foray_status foray_soft_open(const struct foray_kernels *k, void *kernel_arg, uint64_t heap_bytes,
                                   uint32_t scratch_units, uint32_t cols_max, struct foray_soft **out,
                                   struct foray_err *err) {
+  return foray_soft_open_on(NULL, k, kernel_arg, heap_bytes, scratch_units, cols_max, out, err);
+}
+
+enum foray_status foray_soft_open_on(const struct foray_soft_memory *m, const struct foray_kernels *k,
+                                     void *arg, uint64_t heap_bytes, uint32_t scratch_units,
+                                     uint32_t cols_max, struct foray_soft **out, struct foray_err *err) {
   *out = NULL;
   if (cols_max < 1 || cols_max > FORAY_ABI_COLS_MAX || scratch_units == 0)
     return foray_err_set(err, FORAY_E_ARG, "device: %u columns, %u scratch units", cols_max, scratch_units);
@@ -78,31 +92,33 @@ enum foray_status foray_soft_open(const struct foray_kernels *k, void *kernel_ar
   struct foray_soft *s = calloc(1, sizeof *s);
   if (!s) return foray_err_set(err, FORAY_E_NOMEM, "device");
   s->k = k;
-  s->karg = kernel_arg;
-  s->heap = heap_map(heap_bytes);
-  s->sp = (struct foray_space){s->heap, heap_bytes, scratch_units, cols_max};
-  s->scratch = aligned_alloc(FORAY_ABI_UNIT, (size_t)scratch_units * FORAY_ABI_UNIT);
+  s->karg = arg;
+  s->mem = m;
+  s->heap = m ? m->area(arg, FORAY_SOFT_HEAP, heap_bytes) : heap_map(heap_bytes);
+  s->sp = (struct foray_space){s->heap, heap_bytes, scratch_units, cols_max, m ? m->get : NULL, arg};
+  s->scratch = scratch_map(s, (size_t)scratch_units * FORAY_ABI_UNIT);
   s->prog = malloc((size_t)FORAY_ABI_PROGRAM_MAX * FORAY_ABI_UNIT);
   if (!s->heap || !s->scratch || !s->prog) {
     foray_soft_close(s);
     return foray_err_set(err, FORAY_E_NOMEM, "device heap of %llu bytes", (unsigned long long)heap_bytes);
   }
-  memset(s->scratch, 0, (size_t)scratch_units * FORAY_ABI_UNIT);
   *out = s;
   return FORAY_OK;
 }
 
 void foray_soft_close(struct foray_soft *s) {
   if (!s) return;
-  if (!s->foreign) heap_unmap(s->heap, s->sp.heap_bytes);
-  free(s->scratch);
+  if (!s->mem) {
+    if (!s->foreign) heap_unmap(s->heap, s->sp.heap_bytes);
+    free(s->scratch);
+    free(s->logits);
+  }
   free(s->prog);
-  free(s->logits);
   free(s);
 }
 
 void foray_soft_use_heap(struct foray_soft *s, void *heap, uint64_t bytes) {
-  if (!heap) return;
+  if (!heap || s->mem) return;
   if (!s->foreign) heap_unmap(s->heap, s->sp.heap_bytes);
   s->foreign = true;
   s->heap = heap;
@@ -172,6 +188,27 @@ static void tell_batch(struct foray_soft *s, const struct mark *m, enum foray_tr
                                    .columns = b.c1 - b.c0,
                                    .position = b.pos0 + b.c0,
                                    .engine = foray_engine_of(code)});
+}
+
+/* ---- moving bytes between places, and between them and the processor ---- */
+
+static void copy(struct foray_soft *s, void *to, const void *from, size_t bytes) {
+  if (s->mem)
+    s->mem->copy(s->karg, to, from, bytes);
+  else
+    memcpy(to, from, bytes);
+}
+static void get(struct foray_soft *s, void *to, const void *from, size_t bytes) {
+  if (s->mem)
+    s->mem->get(s->karg, to, from, bytes);
+  else
+    memcpy(to, from, bytes);
+}
+static void put(struct foray_soft *s, void *to, const void *from, size_t bytes) {
+  if (s->mem)
+    s->mem->put(s->karg, to, from, bytes);
+  else
+    memcpy(to, from, bytes);
 }
 
 /* ---- operands ---- */
@@ -379,16 +416,17 @@ static uint8_t *resid_column(struct foray_soft *s, uint32_t col) {
 static uint32_t run_batch(struct foray_soft *s, uint32_t seg, struct batch b) {
   struct foray_rec_state *st = &s->c.state;
   size_t bytes = (size_t)foray_dev_y32_bytes(s->c.prog.width);
+  if (s->deadline_ns && s->mem) s->mem->settle(s->karg);
   if (s->deadline_ns && foray_clock_ns() > s->deadline_ns) return FORAY_DEVERR_DEADLINE;
   struct mark m;
   mark(s, &m);
   s->seg = seg;
   if (seg > 0)
-    for (uint32_t c = b.c0; c < b.c1; c++) memcpy(resid_column(s, c), saved(s, b.pos0 + c), bytes);
+    for (uint32_t c = b.c0; c < b.c1; c++) copy(s, resid_column(s, c), saved(s, b.pos0 + c), bytes);
   uint32_t e = run_ops(s, s->c.seg[seg].body, s->c.seg[seg].body_end, b);
   if (e) return e;
   if (seg + 1 < s->c.prog.n_seg)
-    for (uint32_t c = b.c0; c < b.c1; c++) memcpy(saved(s, b.pos0 + c), resid_column(s, c), bytes);
+    for (uint32_t c = b.c0; c < b.c1; c++) copy(s, saved(s, b.pos0 + c), resid_column(s, c), bytes);
   uint64_t moved = (uint64_t)(b.c1 - b.c0) * bytes;
   if (seg > 0) count(s, FORAY_COUNTER_RESID_BYTES, moved);
   if (seg + 1 < s->c.prog.n_seg) count(s, FORAY_COUNTER_RESID_BYTES, moved);
@@ -447,8 +485,8 @@ static uint32_t score_batch(struct foray_soft *s, struct batch b, uint32_t *dump
   if (e) return e;
   uint64_t each = foray_dev_up(4 * (uint64_t)s->unit[0].rows, FORAY_ABI_UNIT);
   for (uint32_t c = b.c0; c < b.c1; c++)
-    memcpy(heap_at(s, s->c.run.dump) + each * (*dumped)++, s->logits + s->logits_cap * (c - b.c0),
-           4 * (size_t)s->unit[0].rows);
+    copy(s, heap_at(s, s->c.run.dump) + each * (*dumped)++, s->logits + s->logits_cap * (c - b.c0),
+         4 * (size_t)s->unit[0].rows);
   return FORAY_DEVERR_NONE;
 }
 
@@ -475,14 +513,14 @@ static uint8_t *ring_at(struct foray_soft *s, uint32_t i) {
 
 static void ring_read(struct foray_soft *s, uint32_t i, struct foray_rec_ring *r) {
   uint32_t w[FORAY_ABI_RING_WORDS];
-  memcpy(w, ring_at(s, i), sizeof w);
+  get(s, w, ring_at(s, i), sizeof w);
   foray_rec_ring_unpack(w, r);
 }
 
 static void ring_write(struct foray_soft *s, uint32_t i, const struct foray_rec_ring *r) {
   uint32_t w[FORAY_ABI_RING_WORDS];
   foray_rec_ring_pack(r, w);
-  memcpy(ring_at(s, i), w, sizeof w);
+  put(s, ring_at(s, i), w, sizeof w);
 }
 
 static bool stop_fires(const struct foray_soft *s, const struct drafting *d, const struct foray_rec_ring *r) {
@@ -649,7 +687,7 @@ static uint32_t execute(struct foray_soft *s, struct foray_dev_result *res) {
   struct batch b = {0, 0, 0};
   for (uint32_t i = 0; i < run->feed_n && !e;) {
     uint32_t n = run->feed_n - i < s->c.prog.cols ? run->feed_n - i : s->c.prog.cols;
-    memcpy(s->tokens, heap_at(s, run->feed) + 4 * (uint64_t)i, 4 * (size_t)n);
+    get(s, s->tokens, heap_at(s, run->feed) + 4 * (uint64_t)i, 4 * (size_t)n);
     e = feed(s, n, &b);
     if (!e && score) e = flush(s);
     if (!e && score) e = score_batch(s, b, &res->dumped);
@@ -663,12 +701,12 @@ static uint32_t execute(struct foray_soft *s, struct foray_dev_result *res) {
 static void write_back(struct foray_soft *s, uint32_t run_unit, const struct foray_dev_result *res) {
   uint32_t w[FORAY_ABI_STATE_WORDS];
   foray_rec_state_pack(&s->c.state, w);
-  memcpy(heap_at(s, s->c.run.state), w, sizeof w);
+  put(s, heap_at(s, s->c.run.state), w, sizeof w);
   uint32_t v[FORAY_ABI_RUN_WORDS];
   s->c.run.error = res->error, s->c.run.error_desc = res->error_desc, s->c.run.drafted = res->drafted;
   s->c.run.len = res->len, s->c.run.stop = res->stop, s->c.run.dumped = res->dumped;
   foray_rec_run_pack(&s->c.run, v);
-  memcpy(heap_at(s, run_unit), v, sizeof v);
+  put(s, heap_at(s, run_unit), v, sizeof v);
 }
 
 enum foray_status foray_soft_run(void *self, uint32_t run_unit, uint32_t deadline_ms,
@@ -686,9 +724,11 @@ enum foray_status foray_soft_run(void *self, uint32_t run_unit, uint32_t deadlin
   }
   size_t cap = foray_dev_up(s->c.head_rows, 16);
   if (cap > s->logits_cap) {
-    int32_t *p = aligned_alloc(FORAY_ABI_UNIT, cap * 4 * s->sp.cols_max);
+    size_t bytes = cap * 4 * s->sp.cols_max;
+    int32_t *p =
+        s->mem ? s->mem->area(s->karg, FORAY_SOFT_LOGITS, bytes) : aligned_alloc(FORAY_ABI_UNIT, bytes);
     if (!p) return foray_err_set(err, FORAY_E_NOMEM, "logits of %zu rows", cap);
-    free(s->logits);
+    if (!s->mem) free(s->logits);
     s->logits = p;
     s->logits_cap = cap;
   }
@@ -703,6 +743,7 @@ enum foray_status foray_soft_run(void *self, uint32_t run_unit, uint32_t deadlin
   if (res->error) res->stop = FORAY_STOP_ERROR;
   res->len = s->c.state.len;
   write_back(s, run_unit, res);
+  if (s->mem) s->mem->settle(s->karg);
   count(s, FORAY_COUNTER_BUSY, (uint64_t)(foray_clock_ns() - begun));
   if (s->trace.event)
     tell(s, &m,

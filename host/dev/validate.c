@@ -17,6 +17,13 @@ struct checker {
     if (!(cond)) return FORAY_DEVERR_##code;                                                                 \
   } while (0)
 
+static void get(const struct foray_space *sp, void *to, const uint8_t *from, uint64_t bytes) {
+  if (sp->get)
+    sp->get(sp->arg, to, from, bytes);
+  else
+    memcpy(to, from, (size_t)bytes);
+}
+
 static bool in_heap(const struct foray_space *sp, uint32_t unit, uint64_t bytes) {
   uint64_t at = (uint64_t)unit * FORAY_ABI_UNIT;
   return unit != 0 && at <= sp->heap_bytes && bytes <= sp->heap_bytes - at;
@@ -298,7 +305,7 @@ static uint32_t check_body(struct checker *k, const uint32_t *copy, uint32_t *at
 static uint32_t check_run(const struct foray_space *sp, uint32_t unit, struct foray_rec_run *r) {
   uint32_t w[FORAY_ABI_RUN_WORDS];
   NEED(in_heap(sp, unit, FORAY_RUN_BYTES), ADDRESS);
-  memcpy(w, sp->heap + (uint64_t)unit * FORAY_ABI_UNIT, sizeof w);
+  get(sp, w, sp->heap + (uint64_t)unit * FORAY_ABI_UNIT, sizeof w);
   foray_rec_run_unpack(w, r);
   NEED(r->magic == FORAY_MAGIC_RUN && !foray_rec_run_spare(w), RUN);
   const uint32_t known = FORAY_RUN_SAMPLE | FORAY_RUN_SCORE | FORAY_RUN_FLUSH | FORAY_RUN_STOP_BEFORE;
@@ -319,7 +326,7 @@ static uint32_t check_run(const struct foray_space *sp, uint32_t unit, struct fo
 static uint32_t check_state(const struct foray_space *sp, struct foray_checked *c) {
   uint32_t w[FORAY_ABI_STATE_WORDS];
   struct foray_rec_state *s = &c->state;
-  memcpy(w, sp->heap + (uint64_t)c->run.state * FORAY_ABI_UNIT, sizeof w);
+  get(sp, w, sp->heap + (uint64_t)c->run.state * FORAY_ABI_UNIT, sizeof w);
   foray_rec_state_unpack(w, s);
   NEED(s->magic == FORAY_MAGIC_STATE && !foray_rec_state_spare(w), STATE);
   NEED(s->max_pos != 0 && s->max_pos <= FORAY_ABI_POSITIONS_MAX && s->len <= s->max_pos, STATE);
@@ -358,12 +365,12 @@ uint32_t foray_validate(const struct foray_space *sp, uint32_t run_unit, uint32_
   if (e) return e;
   *desc = 0;
   uint64_t at = (uint64_t)out->run.program * FORAY_ABI_UNIT;
-  memcpy(copy, sp->heap + at, FORAY_PROG_BYTES);
+  get(sp, copy, sp->heap + at, FORAY_PROG_BYTES);
   e = check_prog(&k, copy);
   if (e) return e;
   uint64_t bytes = (uint64_t)out->prog.n_desc * FORAY_ABI_UNIT;
   if (!in_heap(sp, out->run.program, bytes)) return FORAY_DEVERR_ADDRESS;
-  memcpy(copy, sp->heap + at, bytes);
+  get(sp, copy, sp->heap + at, bytes);
   e = check_body(&k, copy, desc);
   if (e) return e;
   *desc = UINT32_MAX;

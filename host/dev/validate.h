@@ -27,6 +27,9 @@ struct foray_space {
   const uint8_t *heap;
   uint64_t heap_bytes;
   uint32_t scratch_units, cols_max;
+  /* How bytes of the heap are read; NULL: memcpy. */
+  void (*get)(void *arg, void *to, const void *from, uint64_t bytes);
+  void *arg;
 };
 
 /* Reads the run block at run_unit, the context, and the program, which is copied to `copy`
