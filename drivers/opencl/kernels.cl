@@ -409,8 +409,38 @@ __kernel void attn_end(__global uchar *scr, __global const long *y, __global con
 
 /* ---- matrices ---- */
 
-/* Columns made ready for the products: per group 32 clamped mantissas, then the shift and the sum. */
+/* Columns made ready for the products: per group 32 clamped mantissas in pairs (of each four: 0 and 2, 1 and 3, which
+ * are the halves of a 32-bit word of codes), then the sum and the shift. */
 enum { XW = 18 /* ints a group: 16 of mantissas */ };
+
+/* Of each 32-bit word: the sum of the products of its signed halves with those of `pair`. Compilers do not find the
+ * instruction that x86 has for it without shuffling, so it is named where it exists. */
+#if LANES == 16 && defined(__AVX512BW__)
+typedef short v32hi __attribute__((vector_size(64)));
+typedef int v16si __attribute__((vector_size(64)));
+V madd(V v, int pair) {
+  union { V v; v32hi h; } a, b;
+  union { v16si s; V v; } r;
+  a.v = v;
+  b.v = (V)(pair);
+  r.s = __builtin_ia32_pmaddwd512(a.h, b.h);
+  return r.v;
+}
+#elif LANES == 16 && defined(__AVX2__)
+typedef short v16hi __attribute__((vector_size(32)));
+typedef int v8si __attribute__((vector_size(32)));
+int8 madd8(int8 v, int pair) {
+  union { int8 v; v16hi h; } a, b;
+  union { v8si s; int8 v; } r;
+  a.v = v;
+  b.v = (int8)(pair);
+  r.s = __builtin_ia32_pmaddwd256(a.h, b.h);
+  return r.v;
+}
+V madd(V v, int pair) { return (V)(madd8(v.lo, pair), madd8(v.hi, pair)); }
+#else
+V madd(V v, int pair) { return ((v << 16) >> 16) * ((pair << 16) >> 16) + (v >> 16) * (pair >> 16); }
+#endif
 
 __kernel void prepare(__global uchar *scr, __global int *x, ulong src, uint n, uint c0, uint ncols) {
   uint i = get_global_id(0), groups = n / 32;
@@ -423,33 +453,42 @@ __kernel void prepare(__global uchar *scr, __global int *x, ulong src, uint n, u
   int sum = 0;
   for (uint j = 0; j < 32; j++) {
     short v = clamp_a(m[j]);
-    om[j] = v;
+    om[(j & ~3u) | (j & 1) << 1 | (j >> 1 & 1)] = v;
     sum += v;
   }
   o[16] = sum;
   o[17] = a[a16_shifts(n) + g] & 15;
 }
 
+/* One core does not keep enough lines in flight by itself. */
+#if LANES == 16 && defined(__clang__) && defined(__x86_64__)
+#define AHEAD(p) __builtin_prefetch((const void *)((size_t)(p) + 2048))
+#else
+#define AHEAD(p) (void)0
+#endif
+
 #define COLUMNS(c) for (uint c = 0; c < NC; c++)
 
 #define Q4A_GROUP(beats, xg)                                                                                 \
   for (uint j = 0; j < 4; j++) {                                                                             \
-    V b = LOAD32((beats) + 64 * j, lane);                                                                    \
-    V q0 = b & 15, q1 = (b >> 8) & 15, q2 = (b >> 16) & 15, q3 = (b >> 24) & 15;                             \
-    V q4 = (b >> 4) & 15, q5 = (b >> 12) & 15, q6 = (b >> 20) & 15, q7 = (b >> 28) & 15;                     \
+    AHEAD((beats) + 64 * j);                                                                                 \
+    const V b = LOAD32((beats) + 64 * j, lane);                                                              \
+    const V q0 = b & 0x000f000f, q1 = (b >> 8) & 0x000f000f, q2 = (b >> 4) & 0x000f000f,                     \
+            q3 = (b >> 12) & 0x000f000f;                                                                     \
     COLUMNS(c) {                                                                                             \
-      __global const short *m = (__global const short *)((xg) + (ulong)c * groups * XW) + 8 * j;             \
-      d[c] += q0 * (int)m[0] + q1 * (int)m[1] + q2 * (int)m[2] + q3 * (int)m[3] + q4 * (int)m[4] +           \
-              q5 * (int)m[5] + q6 * (int)m[6] + q7 * (int)m[7];                                              \
+      __global const int *m = (xg) + (ulong)c * groups * XW + 4 * j;                                         \
+      d[c] += madd(q0, m[0]) + madd(q1, m[1]) + madd(q2, m[2]) + madd(q3, m[3]);                             \
     }                                                                                                        \
   }
+/* Codes + 128, which are unsigned; d begins with -128 times the sum of the mantissas. */
 #define Q8S_GROUP(beats, xg)                                                                                 \
   for (uint j = 0; j < 8; j++) {                                                                             \
-    V b = LOAD32((beats) + 64 * j, lane);                                                                    \
-    V q0 = (b << 24) >> 24, q1 = (b << 16) >> 24, q2 = (b << 8) >> 24, q3 = b >> 24;                         \
+    AHEAD((beats) + 64 * j);                                                                                 \
+    const V b = LOAD32((beats) + 64 * j, lane) ^ (int)0x80808080;                                            \
+    const V q0 = b & 0x00ff00ff, q1 = (b >> 8) & 0x00ff00ff;                                                 \
     COLUMNS(c) {                                                                                             \
-      __global const short *m = (__global const short *)((xg) + (ulong)c * groups * XW) + 4 * j;             \
-      d[c] += q0 * (int)m[0] + q1 * (int)m[1] + q2 * (int)m[2] + q3 * (int)m[3];                             \
+      __global const int *m = (xg) + (ulong)c * groups * XW + 2 * j;                                         \
+      d[c] += madd(q0, m[0]) + madd(q1, m[1]);                                                               \
     }                                                                                                        \
   }
 
@@ -477,7 +516,7 @@ __kernel void prepare(__global uchar *scr, __global int *x, ulong src, uint n, u
       __global const uchar *quad = b + (g / 4) * 2112;                                                       \
       __global const int *xg = x + (ulong)g * XW;                                                            \
       V d[NC];                                                                                               \
-      COLUMNS(c) d[c] = 0;                                                                                   \
+      COLUMNS(c) d[c] = -128 * xg[(ulong)c * groups * XW + 16];                                                                                   \
       Q8S_GROUP(quad + 64 + (g % 4) * 512, xg)                                                               \
       V sc = LOAD8(quad + (g % 4) * 16, lane);                                                               \
       COLUMNS(c) acc[c] += WIDE(d[c]) * WIDE(sc << xg[(ulong)c * groups * XW + 17]);                         \
