@@ -46,4 +46,19 @@ package foray_math_pkg;
     abs32 = v[31] ? -v : v;
   endfunction
 
+  // A mantissa of A16 as it is read: at most 2^14 in magnitude.
+  function automatic logic signed [15:0] clamp_a(input logic signed [15:0] m);
+    if (m > 16'sd16384) clamp_a = 16'sd16384;
+    else if (m < -16'sd16384) clamp_a = -16'sd16384;
+    else clamp_a = m;
+  endfunction
+
+  // R(v, s) of a 32-bit v for s in 0..63.
+  function automatic logic signed [31:0] round32(input logic signed [31:0] v, input logic [5:0] s);
+    logic signed [33:0] t;
+    t = 34'(signed'({v, 1'b0})) >>> (s > 6'd33 ? 6'd33 : s);
+    // t holds v >> s above one more bit, the one that rounds
+    round32 = 32'((t >>> 1) + 34'(t[0]));
+  endfunction
+
 endpackage

@@ -92,7 +92,7 @@ module foray_mv #(
   assign unused_cmd = &{1'b0, src[31:20], dst[31:20], cols[31:21], cols[4:0], cmd_i.pos0, cmd_i.kv, cmd_i.max_pos,
       cmd_i.token, cmd_i.score, cmd_i.desc[511:256]};
   assign blocks = is_head ? 17'((used + 32'd15) >> 4) : 17'((rows + 32'd15) >> 4);
-  assign t = 4'd4 + (groups <= 16'd1 ? 4'd0 : 4'(foray_num_pkg::bitlen(64'(groups) - 64'd1)));
+  assign t = 4'd4 + (groups <= 16'd1 ? 4'd0 : 4'(foray_math_pkg::bitlen64(64'(groups) - 64'd1)));
 
   // ---- states
   typedef enum logic [1:0] {

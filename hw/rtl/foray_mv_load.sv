@@ -110,22 +110,13 @@ module foray_mv_load #(
     assign shifts[4*i+:4] = sp_rdata_i[8*i+:4];
   end
   logic signed [31:0] head;
-  logic [14:0] head_clamped;
   assign head = sp_rdata_i[31:0];
-  assign head_clamped = head > foray_abi_pkg::EXP_MAX ? 15'(foray_abi_pkg::EXP_MAX) :
-      head < -foray_abi_pkg::EXP_MAX ? 15'(-foray_abi_pkg::EXP_MAX) : head[14:0];
   always_ff @(posedge clk_i) begin
     if (v_q && vkind_q == KindShift) shift_mem[vindex_q[5:0]] <= shifts;
     for (int unsigned c = 0; c < Cols; c++) begin
-      if (v_q && vkind_q == KindHead && vcol_q[c]) exp_o[c] <= head_clamped;
+      if (v_q && vkind_q == KindHead && vcol_q[c]) exp_o[c] <= 15'(foray_math_pkg::clamp_exp(head));
     end
   end
-
-  function automatic logic signed [15:0] clamp(input logic signed [15:0] m);
-    if (m > 16'sd16384) return 16'sd16384;
-    if (m < -16'sd16384) return -16'sd16384;
-    return m;
-  endfunction
 
   logic [255:0] shift_row;
   assign shift_row = shift_mem[vindex_q[11:6]];
@@ -142,7 +133,7 @@ module foray_mv_load #(
     mant_q <= v_q && vkind_q == KindMant ? vcol_q : '0;
     group_q <= vindex_q;
     sh_q <= nibbles[vindex_q[4:0]];
-    for (int i = 0; i < 32; i++) m_q[i] <= clamp(sp_rdata_i[16*i+:16]);
+    for (int i = 0; i < 32; i++) m_q[i] <= foray_math_pkg::clamp_a(sp_rdata_i[16*i+:16]);
     mant_q2 <= mant_q;
     group_q2 <= group_q;
     sh_q2 <= sh_q;

@@ -288,7 +288,7 @@ module foray_mv_out #(
   logic [Cols-1:0][5:0] bits_q;
   logic [5:0] ubits;
   logic change;
-  assign ubits = 6'(foray_num_pkg::bitlen(uany_q));
+  assign ubits = 6'(foray_math_pkg::bitlen64(uany_q));
   assign change = unit_done_q && (ublk_q == '0 || ubits != bits_q[ucol_q]);
   always_ff @(posedge clk_i) begin
     if (!rst_ni || start_i || add_start) begin
@@ -369,7 +369,7 @@ module foray_mv_out #(
     fix_shift_q <= bits_q[col_q] - cur_bits + 6'd1;
     fix_q2 <= fix_q && rst_ni;
     fix_addr_q2 <= fix_addr_q;
-    for (int i = 0; i < 16; i++) fix_data_q[i] <= foray_num_pkg::round32(sp_rdata_i[32*i+:32], fix_shift_q);
+    for (int i = 0; i < 16; i++) fix_data_q[i] <= foray_math_pkg::round32(sp_rdata_i[32*i+:32], fix_shift_q);
   end
 
   // ---- exponents
@@ -380,12 +380,12 @@ module foray_mv_out #(
   logic [31:0] bias_any_q;
   logic [5:0] bias_bits;
   logic signed [15:0] bias_e;
-  assign bias_bits = 6'(foray_num_pkg::bitlen(64'(bias_any_q)));
+  assign bias_bits = 6'(foray_math_pkg::bitlen64(64'(bias_any_q)));
   assign bias_e = bias_bits == '0 ? 16'(foray_abi_pkg::EXP_ZERO) :
-      foray_num_pkg::clamp_exp(32'(signed'(bias_exp_i)) + 32'(bias_bits) - foray_abi_pkg::Y32_BITS);
+      foray_math_pkg::clamp_exp(32'(signed'(bias_exp_i)) + 32'(bias_bits) - foray_abi_pkg::Y32_BITS);
   for (genvar c = 0; c < Cols; c++) begin : gen_exp
     assign fin_exp[c] = bits_q[c] == '0 ? 16'(foray_abi_pkg::EXP_ZERO) :
-        foray_num_pkg::clamp_exp(32'(base_exp_q[c]) + 32'(bits_q[c]) - foray_abi_pkg::Y32_BITS);
+        foray_math_pkg::clamp_exp(32'(base_exp_q[c]) + 32'(bits_q[c]) - foray_abi_pkg::Y32_BITS);
     always_ff @(posedge clk_i) begin
       if (state_q == StStream) base_exp_q[c] <= exp_i[c];
       if (add_start) begin
@@ -445,9 +445,9 @@ module foray_mv_out #(
       bs_q <= bias_shift;
       bs_q2 <= bs_q;
       // normalised to 30 bits: left, or right by one or two with rounding
-      b_q2 <= bias_bits > 6'd30 ? foray_num_pkg::round32(b_q, bias_bits - 6'd30) : left[31:0];
-      a_q2 <= foray_num_pkg::round32(a_q, as_q);
-      v_q <= 33'(a_q2) + 33'(foray_num_pkg::round32(b_q2, bs_q2));
+      b_q2 <= bias_bits > 6'd30 ? foray_math_pkg::round32(b_q, bias_bits - 6'd30) : left[31:0];
+      a_q2 <= foray_math_pkg::round32(a_q, as_q);
+      v_q <= 33'(a_q2) + 33'(foray_math_pkg::round32(b_q2, bs_q2));
     end
     assign sum_y[l] = 64'(v_q);
   end
