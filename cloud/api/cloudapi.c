@@ -1,9 +1,11 @@
 #include "cloudapi/cloudapi.h"
 
 #include "core/err.h"
+#include "core/hash.h"
 #include "obs/metrics.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct foray_cloudapi {
   struct foray_cloudapi_opts o;
@@ -19,8 +21,8 @@ struct foray_cloudapi {
 static enum foray_status start(void *self, uint64_t id, const char *tenant, const struct foray_gen_request *r,
                                struct foray_err *err) {
   struct foray_cloudapi *c = self;
-  (void)tenant;
   struct foray_batch_msg m = {.kind = FORAY_BATCH_OPEN, .conn = id | FORAY_HUB_FOREIGN, .request = r};
+  if (*tenant) m.tenant = foray_fnv1a(tenant, strlen(tenant)) | 1;
   enum foray_status st = foray_batch_submit(c->batch, &m);
   return st ? foray_err_set(err, st, "out of memory for a session") : st;
 }
@@ -58,7 +60,7 @@ static void on_result(void *arg, const struct foray_batch_msg *m) {
   struct foray_cloudapi *c = arg;
   const uint64_t id = m->conn & ~FORAY_HUB_FOREIGN;
   if (m->kind == FORAY_BATCH_FAILED) {
-    foray_http_api_failed(c->api, id, m->code, m->text);
+    foray_http_api_failed(c->api, id, m->code, m->text, m->retry_ms);
   } else if (m->kind == FORAY_BATCH_VERDICT) {
     struct foray_http_tokens t = {
         .ids = m->ids, .n = m->n_ids, .finish = m->finish, .logp = m->n_logp ? m->logp : NULL, .top = m->top};

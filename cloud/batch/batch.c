@@ -1,54 +1,13 @@
-#include "batch/batch.h"
+#include "batch/impl.h"
 
-#include "batch/plan.h"
-#include "batch/session.h"
 #include "core/clock.h"
 #include "core/err.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
-struct node {
-  struct node *next;
-  struct foray_batch_msg m;
-};
-struct queue {
-  struct node *first, **last;
-};
-
-struct score {
-  struct score *next;
-  uint64_t conn;
-  uint32_t request, n, first, done;
-  int32_t *ids;
-  double *logp;
-  void *seq;
-};
-
-struct foray_batch {
-  const struct foray_target *t;
-  struct foray_batch_opts o;
-  pthread_mutex_t lock;
-  pthread_cond_t wake;
-  bool woken;
-  struct queue commands, results;
-  /* the engine thread's own */
-  struct foray_session **sessions;
-  uint32_t n_sessions;
-  struct score *scores, **last_score;
-  uint64_t next_id;
-  struct foray_plan_want *wants;
-  struct foray_session **who;
-  uint32_t *order;
-  struct foray_plan_item *plan;
-  struct foray_target_item *items;
-  float *logits;
-  size_t logit_rows;
-  int32_t *tokens;
-  struct foray_batch_stats stats, shown; /* the engine thread's; as of the last step, under lock */
-};
+enum { TENANTS_MAX = 1024, ITEMS_MAX = 1024, PREFIX_ENTRIES = 128 };
 
 /* ---------------------------------------------------------------- queues */
 
@@ -116,7 +75,7 @@ bool foray_batch_result(struct foray_batch *b, struct foray_batch_msg *out) {
 }
 
 /* Takes what m owns. Out of memory here loses an answer; the edge's deadline or resume covers that. */
-static void answer(struct foray_batch *b, struct foray_batch_msg m) {
+void batch_answer(struct foray_batch *b, struct foray_batch_msg m) {
   struct node *n = m.conn ? malloc(sizeof *n) : NULL;
   if (!n) {
     foray_batch_msg_free(&m);
@@ -128,16 +87,20 @@ static void answer(struct foray_batch *b, struct foray_batch_msg m) {
   pthread_mutex_unlock(&b->lock);
 }
 
-static void fail(struct foray_batch *b, uint64_t conn, uint32_t session, bool is_request,
-                 enum foray_status code, const char *text) {
-  struct foray_batch_msg m = {
-      .kind = FORAY_BATCH_FAILED, .conn = conn, .session = session, .is_request = is_request, .code = code};
+void batch_fail(struct foray_batch *b, uint64_t conn, uint32_t session, bool is_request,
+                enum foray_status code, const char *text, uint32_t retry_ms) {
+  struct foray_batch_msg m = {.kind = FORAY_BATCH_FAILED,
+                              .conn = conn,
+                              .session = session,
+                              .is_request = is_request,
+                              .code = code,
+                              .retry_ms = retry_ms};
   size_t n = strnlen(text, sizeof m.text - 1);
   memcpy(m.text, text, n);
-  answer(b, m);
+  batch_answer(b, m);
 }
 
-static uint32_t *widen(const int32_t *ids, uint32_t n) {
+uint32_t *batch_widen(const int32_t *ids, uint32_t n) {
   uint32_t *v = malloc((n ? n : 1) * sizeof *v);
   for (uint32_t i = 0; v && i < n; i++) v[i] = (uint32_t)ids[i];
   return v;
@@ -177,23 +140,39 @@ enum foray_status foray_batch_create(const struct foray_target *target, const st
   foray_hist_init_seconds(&b->stats.verify);
   foray_hist_init_seconds(&b->stats.queue);
   b->shown = b->stats;
+  if (!b->o.backlog_max) b->o.backlog_max = 1 << 18;
+  if (!b->o.deadline_ns) b->o.deadline_ns = 500000000;
+  if (!b->o.age_ns) b->o.age_ns = 5000000000;
+  if (!b->o.beside) b->o.beside = 64;
   size_t n = b->o.sessions_max;
+  for (b->n_buckets = 16; b->n_buckets < n; b->n_buckets *= 2) continue;
   /* a pass feeds at most tokens_max positions, or one slice and its guesses more */
   size_t tokens = (size_t)b->o.tokens_max + b->o.slice + b->o.rows_max;
   b->sessions = calloc(n, sizeof(*b->sessions));
   b->wants = calloc(n, sizeof *b->wants);
   b->who = calloc(n, sizeof(*b->who));
-  b->order = calloc(n, sizeof *b->order);
+  b->ready = calloc(n, sizeof(*b->ready));
+  b->by_handle = calloc(b->n_buckets, sizeof(*b->by_handle));
+  b->by_id = calloc(b->n_buckets, sizeof(*b->by_id));
+  b->tenants = calloc(TENANTS_MAX, sizeof *b->tenants);
+  b->order = calloc(2 * n, sizeof *b->order);
   b->plan = calloc(n, sizeof *b->plan);
   b->items = calloc(n, sizeof *b->items);
   b->tokens = calloc(tokens, sizeof *b->tokens);
   b->o.random(b->o.arg, &b->next_id, sizeof b->next_id);
   pthread_mutex_init(&b->lock, NULL);
   pthread_cond_init(&b->wake, NULL);
-  if (!b->sessions || !b->wants || !b->who || !b->order || !b->plan || !b->items || !b->tokens) {
+  if (!b->sessions || !b->wants || !b->who || !b->order || !b->plan || !b->items || !b->tokens || !b->ready ||
+      !b->by_handle || !b->by_id || !b->tenants) {
     foray_batch_destroy(b);
     return foray_err_set(err, FORAY_E_NOMEM, "scheduler");
   }
+  b->n_tenants = 1;
+  b->tenants[0].weight = 1;
+  if (b->o.items_max == 0 || b->o.items_max > ITEMS_MAX) b->o.items_max = ITEMS_MAX;
+  if (b->o.prefix_entries >= 0)
+    b->prefix =
+        foray_prefix_open(target, b->o.prefix_entries ? (uint32_t)b->o.prefix_entries : PREFIX_ENTRIES);
   *out = b;
   return FORAY_OK;
 }
@@ -214,11 +193,16 @@ void foray_batch_destroy(struct foray_batch *b) {
     b->scores = q->next;
     score_free(b, q);
   }
+  foray_prefix_close(b->prefix);
   queue_free(&b->commands);
   queue_free(&b->results);
   free(b->sessions);
   free(b->wants);
   free(b->who);
+  free(b->ready);
+  free(b->by_handle);
+  free(b->by_id);
+  free(b->tenants);
   free(b->order);
   free(b->plan);
   free(b->items);
@@ -231,31 +215,102 @@ void foray_batch_destroy(struct foray_batch *b) {
 
 /* ---------------------------------------------------------------- commands */
 
+static struct foray_session **handle_slot(struct foray_batch *b, uint64_t conn, uint32_t handle) {
+  const uint64_t h = (conn * 0x9e3779b97f4a7c15u) ^ (handle * 0xd1342543de82ef95u);
+  return &b->by_handle[(h >> 32) & (b->n_buckets - 1)];
+}
+static struct foray_session **id_slot(struct foray_batch *b, uint64_t id) {
+  return &b->by_id[id & (b->n_buckets - 1)];
+}
 static struct foray_session *find(struct foray_batch *b, uint64_t conn, uint32_t handle) {
-  for (uint32_t i = 0; i < b->n_sessions; i++)
-    if (b->sessions[i]->conn == conn && b->sessions[i]->handle == handle) return b->sessions[i];
-  return NULL;
+  struct foray_session *s = *handle_slot(b, conn, handle);
+  while (s && (s->conn != conn || s->handle != handle)) s = s->next_handle;
+  return s;
+}
+static struct foray_session *find_id(struct foray_batch *b, uint64_t id) {
+  struct foray_session *s = *id_slot(b, id);
+  while (s && s->id != id) s = s->next_id;
+  return s;
+}
+/* Ties s to a connection; conn 0 unties it. */
+static void tie(struct foray_batch *b, struct foray_session *s, uint64_t conn, uint32_t handle) {
+  if (s->conn) {
+    struct foray_session **at = handle_slot(b, s->conn, s->handle);
+    while (*at != s) at = &(*at)->next_handle;
+    *at = s->next_handle;
+    b->stats.attached--;
+  }
+  s->conn = conn;
+  s->handle = handle;
+  if (!conn) return;
+  struct foray_session **at = handle_slot(b, conn, handle);
+  s->next_handle = *at;
+  *at = s;
+  b->stats.attached++;
 }
 
-static void remove_session(struct foray_batch *b, struct foray_session *s) {
-  for (uint32_t i = 0; i < b->n_sessions; i++)
-    if (b->sessions[i] == s) {
-      b->sessions[i] = b->sessions[--b->n_sessions];
-      break;
-    }
+void batch_ready(struct foray_batch *b, struct foray_session *s) {
+  /* Prompts are read at once, before the first draft asks for it; not again by those who had to give memory
+   * up, or two of them would take it from each other for ever. */
+  const bool want =
+      s->conn != 0 && s->finish == FORAY_FINISH_NONE &&
+      (s->n_rounds || s->req->mode == FORAY_MODE_PLAIN || (foray_session_uncached(s) > 1 && !s->evicted));
+  if (want && !s->ready_at) {
+    b->ready[b->n_ready++] = s;
+    s->ready_at = b->n_ready;
+  } else if (!want && s->ready_at) {
+    struct foray_session *last = b->ready[--b->n_ready];
+    b->ready[s->ready_at - 1] = last;
+    last->ready_at = s->ready_at;
+    s->ready_at = 0;
+  }
+}
+
+void batch_remove(struct foray_batch *b, struct foray_session *s) {
+  foray_prefix_keep(b->prefix, b->tenants[s->tenant].id, s->tokens, s->cached, s->seq);
+  tie(b, s, 0, 0);
+  batch_ready(b, s);
+  struct foray_session **at = id_slot(b, s->id);
+  while (*at != s) at = &(*at)->next_id;
+  *at = s->next_id;
+  struct foray_session *last = b->sessions[--b->n_sessions];
+  b->sessions[s->at] = last;
+  last->at = s->at;
+  b->tenants[s->tenant].sessions--;
   foray_session_destroy(b->t, s);
 }
 
-static void detach(struct foray_session *s) {
-  s->conn = 0;
+/* The tenant of this name; the first (everybody) when there are too many. */
+static uint32_t tenant_of(struct foray_batch *b, const struct foray_batch_msg *m) {
+  uint32_t i = 0;
+  while (i < b->n_tenants && b->tenants[i].id != m->tenant) i++;
+  if (i == TENANTS_MAX) { /* one that has nothing here gives its place up */
+    for (i = 1; i < TENANTS_MAX && b->tenants[i].sessions; i++) continue;
+    if (i == TENANTS_MAX) return 0;
+    b->tenants[i] = (struct tenant){.id = m->tenant};
+  }
+  if (i == b->n_tenants) b->tenants[b->n_tenants++] = (struct tenant){.id = m->tenant};
+  struct tenant *t = &b->tenants[i];
+  t->weight = m->weight > 0 ? m->weight : 1;
+  t->priority = m->priority;
+  if (t->sessions == 0 && t->share < b->clock)
+    t->share = b->clock; /* what it did not use it cannot save up */
+  return i;
+}
+
+static void detach(struct foray_batch *b, struct foray_session *s) {
+  tie(b, s, 0, 0);
   foray_session_reset_rounds(s);
+  batch_ready(b, s);
 }
 
 static void expire(struct foray_batch *b, int64_t now) {
+  if (now - b->expired_at < b->o.ttl_ns / 16) return; /* it looks at all sessions */
+  b->expired_at = now;
   for (uint32_t i = 0; i < b->n_sessions;) {
     struct foray_session *s = b->sessions[i];
     if (s->conn == 0 && now - s->touched >= b->o.ttl_ns)
-      remove_session(b, s);
+      batch_remove(b, s);
     else
       i++;
   }
@@ -266,75 +321,107 @@ static bool make_room(struct foray_batch *b) {
   struct foray_session *old = NULL;
   for (uint32_t i = 0; i < b->n_sessions; i++)
     if (b->sessions[i]->conn == 0 && (!old || b->sessions[i]->touched < old->touched)) old = b->sessions[i];
-  if (old) remove_session(b, old);
+  if (old) batch_remove(b, old);
   return old != NULL;
 }
 
-static void on_open(struct foray_batch *b, struct foray_batch_msg *m, int64_t now) {
-  if (!make_room(b)) {
-    b->stats.refused++;
-    fail(b, m->conn, m->session, false, FORAY_E_BUSY, "the server has no room for another session");
-    return;
+/* Milliseconds after which it is worth to ask again: what is waiting now will be done by then. */
+static uint32_t retry_after(const struct foray_batch *b, uint64_t tokens) {
+  const struct foray_batch_stats *st = &b->stats;
+  double rate = st->engine_ns > 0 ? (double)st->tokens * 1e9 / (double)st->engine_ns : 0;
+  double ms = rate > 0 ? 1e3 * (double)tokens / rate : 1000;
+  return ms < 100 ? 100 : ms > 60000 ? 60000 : (uint32_t)ms;
+}
+
+/* No room is said at once, with a time: better than a promise that makes everybody slow. */
+static bool admitted(struct foray_batch *b, const struct foray_batch_msg *m) {
+  const char *why = NULL;
+  uint64_t live = 0, backlog = 0, more = (uint64_t)m->request->n_prompt + m->n_ids;
+  for (uint32_t i = 0; i < b->n_sessions; i++) {
+    const struct foray_session *s = b->sessions[i];
+    if (!s->conn || s->finish != FORAY_FINISH_NONE) continue;
+    live += s->n_prompt + s->n_gen;
+    if (s->ready_at) backlog += foray_session_uncached(s);
   }
+  if (!make_room(b))
+    why = "the server has no room for another session";
+  else if (b->t->kv_tokens && live && live + more > b->t->kv_tokens)
+    why = "the memory for keys and values is full";
+  else if (backlog && backlog + more > b->o.backlog_max)
+    why = "too many prompts wait to be read";
+  if (!why) return true;
+  b->stats.refused++;
+  batch_fail(b, m->conn, m->session, false, FORAY_E_BUSY, why, retry_after(b, backlog + more));
+  return false;
+}
+
+static void on_open(struct foray_batch *b, struct foray_batch_msg *m, int64_t now) {
+  if (!admitted(b, m)) return;
   struct foray_session *s;
   struct foray_err err = {0};
   enum foray_status st = foray_session_create(b->t, (struct foray_gen_request *)(uintptr_t)m->request, m->ids,
                                               m->n_ids, &s, &err);
   if (st != FORAY_OK) {
-    fail(b, m->conn, m->session, false, st, err.msg);
+    batch_fail(b, m->conn, m->session, false, st, err.msg, 0);
     return;
   }
   m->request = NULL; /* taken */
   b->stats.opened++;
   s->id = b->next_id++;
   b->o.random(b->o.arg, s->secret, sizeof s->secret);
-  s->conn = m->conn;
-  s->handle = m->session;
   s->touched = s->waiting_since = now;
+  s->tenant = tenant_of(b, m);
+  b->tenants[s->tenant].sessions++;
+  s->next_id = *id_slot(b, s->id);
+  *id_slot(b, s->id) = s;
+  s->at = b->n_sessions;
   b->sessions[b->n_sessions++] = s;
+  tie(b, s, m->conn, m->session);
+  batch_ready(b, s);
   struct foray_batch_msg r = {
       .kind = FORAY_BATCH_OPENED, .conn = m->conn, .session = m->session, .id = s->id};
   memcpy(r.secret, s->secret, sizeof r.secret);
-  answer(b, r);
+  batch_answer(b, r);
   if (s->finish != FORAY_FINISH_NONE) /* the committed prefix had ended already */
-    answer(b, (struct foray_batch_msg){
-                  .kind = FORAY_BATCH_VERDICT, .conn = m->conn, .session = m->session, .finish = s->finish});
+    batch_answer(
+        b, (struct foray_batch_msg){
+               .kind = FORAY_BATCH_VERDICT, .conn = m->conn, .session = m->session, .finish = s->finish});
 }
 
 static void on_resume(struct foray_batch *b, const struct foray_batch_msg *m, int64_t now) {
-  struct foray_session *s = NULL;
-  for (uint32_t i = 0; i < b->n_sessions; i++)
-    if (b->sessions[i]->id == m->id) s = b->sessions[i];
+  struct foray_session *s = find_id(b, m->id);
   uint8_t diff = 0;
   for (size_t i = 0; s && i < sizeof s->secret; i++) diff |= s->secret[i] ^ m->secret[i];
   if (!s || diff || m->have > s->n_gen) {
-    fail(b, m->conn, m->session, false, FORAY_E_NOTFOUND, "no such session on this server");
+    batch_fail(b, m->conn, m->session, false, FORAY_E_NOTFOUND, "no such session on this server", 0);
     return;
   }
   b->stats.resumed++;
   foray_session_reset_rounds(s); /* also takes it from a connection that is only half dead */
-  s->conn = m->conn;
-  s->handle = m->session;
+  tie(b, s, m->conn, m->session);
   s->touched = s->waiting_since = now;
+  batch_ready(b, s);
   struct foray_batch_msg r = {.kind = FORAY_BATCH_STATE,
                               .conn = m->conn,
                               .session = m->session,
                               .have = m->have,
                               .n_ids = s->n_gen - m->have,
                               .finish = s->finish};
-  r.ids = widen(s->tokens + s->n_prompt + m->have, r.n_ids);
+  r.ids = batch_widen(s->tokens + s->n_prompt + m->have, r.n_ids);
   if (!r.ids)
-    fail(b, m->conn, m->session, false, FORAY_E_NOMEM, "out of memory");
+    batch_fail(b, m->conn, m->session, false, FORAY_E_NOMEM, "out of memory", 0);
   else
-    answer(b, r);
+    batch_answer(b, r);
 }
 
 static void on_cancel(struct foray_batch *b, struct foray_session *s) {
   if (s->finish != FORAY_FINISH_NONE) return;
   s->finish = FORAY_FINISH_CANCEL;
   s->n_rounds = s->n_guess = 0;
-  answer(b, (struct foray_batch_msg){
-                .kind = FORAY_BATCH_VERDICT, .conn = s->conn, .session = s->handle, .finish = s->finish});
+  batch_ready(b, s);
+  batch_answer(b,
+               (struct foray_batch_msg){
+                   .kind = FORAY_BATCH_VERDICT, .conn = s->conn, .session = s->handle, .finish = s->finish});
 }
 
 static void on_score(struct foray_batch *b, const struct foray_batch_msg *m) {
@@ -351,7 +438,7 @@ static void on_score(struct foray_batch *b, const struct foray_batch_msg *m) {
     if (q->ids && q->logp) st = b->t->seq_open(b->t->self, &q->seq, &err);
   }
   if (st != FORAY_OK) {
-    fail(b, m->conn, m->session, true, st, err.code ? err.msg : "out of memory");
+    batch_fail(b, m->conn, m->session, true, st, err.code ? err.msg : "out of memory", 0);
     if (q) score_free(b, q);
     return;
   }
@@ -360,7 +447,7 @@ static void on_score(struct foray_batch *b, const struct foray_batch_msg *m) {
   b->last_score = &q->next;
 }
 
-static void drop_score(struct foray_batch *b, struct score **at) {
+void batch_score_drop(struct foray_batch *b, struct score **at) {
   struct score *q = *at;
   *at = q->next;
   if (!q->next) b->last_score = at;
@@ -379,9 +466,11 @@ static void command(struct foray_batch *b, struct foray_batch_msg *m, int64_t no
   case FORAY_BATCH_RESUME: on_resume(b, m, now); break;
   case FORAY_BATCH_DRAFT:
     if (foray_session_draft(s, m->round, m->epoch, m->start, m->ids, m->n_ids, now)) {
+      batch_ready(b, s);
       b->stats.rounds++;
       b->stats.drafted += m->n_ids;
     } else {
+      batch_ready(b, s); /* it may have shown older rounds to be wrong */
       b->stats.stale_rounds++;
     }
     break;
@@ -391,18 +480,18 @@ static void command(struct foray_batch *b, struct foray_batch_msg *m, int64_t no
       b->stats.exit_drafted[e] += m->exits.drafted[e];
       b->stats.exit_accepted[e] += m->exits.accepted[e];
     }
-    remove_session(b, s);
+    batch_remove(b, s);
     break;
   case FORAY_BATCH_SCORE: on_score(b, m); break;
   case FORAY_BATCH_DETACH:
     for (uint32_t i = 0; i < b->n_sessions; i++)
       if (b->sessions[i]->conn == m->conn) {
-        detach(b->sessions[i]);
+        detach(b, b->sessions[i]);
         b->sessions[i]->touched = now;
       }
     for (struct score **at = &b->scores; *at;)
       if ((*at)->conn == m->conn)
-        drop_score(b, at);
+        batch_score_drop(b, at);
       else
         at = &(*at)->next;
     break;
@@ -415,221 +504,33 @@ static void command(struct foray_batch *b, struct foray_batch_msg *m, int64_t no
 }
 
 static bool take_commands(struct foray_batch *b, int64_t now) {
-  bool any = false;
-  for (;;) {
-    pthread_mutex_lock(&b->lock);
-    struct node *n = dequeue(&b->commands);
-    pthread_mutex_unlock(&b->lock);
-    if (!n) return any;
+  struct queue q;
+  pthread_mutex_lock(&b->lock);
+  q.first = b->commands.first;
+  q.last = &q.first;
+  b->commands.first = NULL;
+  b->commands.last = &b->commands.first;
+  pthread_mutex_unlock(&b->lock);
+  if (!q.first) return false;
+  for (struct node *n = q.first, *next; n; n = next) {
+    next = n->next;
     command(b, &n->m, now);
     foray_batch_msg_free(&n->m);
     free(n);
-    any = true;
   }
-}
-
-/* ---------------------------------------------------------------- the pass */
-
-static bool ready(const struct foray_session *s) {
-  if (s->conn == 0 || s->finish != FORAY_FINISH_NONE) return false;
-  /* prompts are read at once, before the first draft asks for it; not again by those who had to give memory
-   * up, or two of them would take it from each other for ever */
-  return s->n_rounds || s->req->mode == FORAY_MODE_PLAIN || (foray_session_uncached(s) > 1 && !s->evicted);
-}
-static bool chooses(const struct foray_session *s) { return s->n_rounds || s->req->mode == FORAY_MODE_PLAIN; }
-
-static bool want_rows(struct foray_batch *b, size_t rows) {
-  if (rows <= b->logit_rows) return true;
-  float *p = realloc(b->logits, rows * b->t->vocab * sizeof *p);
-  if (!p) return false;
-  b->logits = p;
-  b->logit_rows = rows;
   return true;
 }
 
-/* Frees the keys and values of a session that is not in the pass; its tokens are fed again when it goes on.
- */
-static bool evict(struct foray_batch *b, uint32_t n_items) {
-  struct foray_session *old = NULL;
-  for (uint32_t i = 0; i < b->n_sessions; i++) {
-    struct foray_session *s = b->sessions[i];
-    bool used = s->cached == 0;
-    for (uint32_t k = 0; k < n_items && !used; k++) used = b->who[b->plan[k].want] == s;
-    if (!used && (!old || s->touched < old->touched)) old = s;
-  }
-  if (!old) return false;
-  b->t->seq_truncate(b->t->self, old->seq, 0);
-  old->cached = 0;
-  old->evicted = true;
-  b->stats.evictions++;
-  return true;
-}
-
-static void settle(struct foray_batch *b, struct foray_session *s, const struct foray_plan_item *p,
-                   const float *logits, int64_t began, int64_t ended) {
-  struct foray_session_verdict v[FORAY_PROTO_ROUNDS_MAX + 1];
-  uint32_t n = 0, before = s->n_gen;
-  if (foray_session_advance(s, b->t, p->feed, p->guesses, logits, v, &n) != FORAY_OK) {
-    fail(b, s->conn, s->handle, false, FORAY_E_NOMEM, "out of memory");
-    remove_session(b, s);
-    return;
-  }
-  b->stats.generated += s->n_gen - before;
-  for (uint32_t i = 0; i < n; i++) {
-    struct foray_batch_msg m = {.kind = FORAY_BATCH_VERDICT,
-                                .conn = s->conn,
-                                .session = s->handle,
-                                .round = v[i].round,
-                                .accepted = v[i].accepted,
-                                .n_ids = v[i].n,
-                                .finish = v[i].finish,
-                                .verify_ns = ended - began,
-                                .queue_ns = began - v[i].arrived};
-    if (v[i].round) b->stats.accepted += v[i].accepted;
-    for (uint32_t k = 0; v[i].round && k < v[i].accepted && k < FORAY_PROTO_DRAFT_MAX; k++)
-      b->stats.accepted_at[k]++;
-    if (v[i].n && !(m.ids = widen(s->tokens + s->n_prompt + v[i].first, v[i].n))) {
-      fail(b, s->conn, s->handle, false, FORAY_E_NOMEM, "out of memory");
-      remove_session(b, s);
-      return;
-    }
-    if (s->logp && v[i].n) {
-      const uint32_t k = s->req->logprobs;
-      m.logp = malloc(k * sizeof *m.logp);
-      m.top = malloc(k * sizeof *m.top);
-      if (m.logp && m.top) {
-        m.n_logp = k;
-        memcpy(m.logp, s->logp, k * sizeof *m.logp);
-        memcpy(m.top, s->top, (k - 1) * sizeof *m.top);
-      }
-    }
-    foray_hist_add(&b->stats.queue, (double)m.queue_ns * 1e-9);
-    answer(b, m);
-  }
-  s->touched = ended;
-  if (p->chooses) s->waiting_since = ended; /* who is still being fed keeps its place in the queue */
-}
-
-static bool run_pass(struct foray_batch *b) {
-  uint32_t n = 0;
-  for (uint32_t i = 0; i < b->n_sessions; i++) {
-    struct foray_session *s = b->sessions[i];
-    if (!ready(s)) continue;
-    b->who[n] = s;
-    b->wants[n++] =
-        (struct foray_plan_want){foray_session_uncached(s), foray_session_useful(s, b->t), s->waiting_since};
-  }
-  if (!n) return false;
-  struct foray_plan_limits l = {b->o.sessions_max, b->o.rows_max, b->o.tokens_max, b->o.slice};
-  uint32_t n_items = foray_plan_pass(b->wants, n, &l, b->order, b->plan);
-  struct foray_err err = {0};
-  enum foray_status st;
-  int64_t began = b->o.now(b->o.arg);
-  for (;;) {
-    size_t rows = 0, tokens = 0;
-    for (uint32_t i = 0; i < n_items; i++)
-      if (b->plan[i].chooses) {
-        /* a session without a round only wants its prompt read: all but the token that makes logits */
-        struct foray_session *s = b->who[b->plan[i].want];
-        if (!chooses(s)) {
-          b->plan[i].feed--;
-          b->plan[i].chooses = 0;
-        } else {
-          rows += b->plan[i].guesses + 1u;
-        }
-      }
-    if (!want_rows(b, rows)) {
-      st = FORAY_E_NOMEM;
-    } else {
-      rows = 0;
-      for (uint32_t i = 0; i < n_items; i++) {
-        const struct foray_plan_item *p = &b->plan[i];
-        struct foray_session *s = b->who[p->want];
-        foray_session_input(s, p->feed, p->guesses, b->tokens + tokens);
-        b->items[i] =
-            (struct foray_target_item){.seq = s->seq,
-                                       .tokens = b->tokens + tokens,
-                                       .n = (int32_t)(p->feed + p->guesses),
-                                       .n_logits = p->chooses ? (int32_t)p->guesses + 1 : 0,
-                                       .logits = p->chooses ? b->logits + rows * b->t->vocab : NULL};
-        tokens += p->feed + p->guesses;
-        if (p->chooses) rows += p->guesses + 1u;
-      }
-      st = b->t->pass(b->t->self, b->items, (int)n_items, &err);
-      if (st == FORAY_OK) {
-        b->stats.rows += rows;
-        foray_hist_add(&b->stats.rows_hist, (double)rows);
-        b->stats.tokens += tokens;
-        break;
-      }
-    }
-    bool memory = st == FORAY_E_LIMIT || st == FORAY_E_NOMEM;
-    if (memory && evict(b, n_items)) continue;
-    if (memory && n_items > 1) {
-      n_items = (n_items + 1) / 2; /* the older half first; the rest comes in the next pass */
-      continue;
-    }
-    for (uint32_t i = 0; i < n_items; i++) {
-      struct foray_session *s = b->who[b->plan[i].want];
-      fail(b, s->conn, s->handle, false, st, err.code ? err.msg : "out of memory");
-      remove_session(b, s);
-    }
-    return true;
-  }
-  int64_t ended = b->o.now(b->o.arg);
-  b->stats.passes++;
-  b->stats.engine_ns += ended - began;
-  foray_hist_add(&b->stats.fill, n_items);
-  foray_hist_add(&b->stats.verify, (double)(ended - began) * 1e-9);
-  for (uint32_t i = 0; i < n_items; i++)
-    settle(b, b->who[b->plan[i].want], &b->plan[i], b->items[i].logits, began, ended);
-  return true;
-}
-
-static bool run_score(struct foray_batch *b) {
-  struct score *q = b->scores;
-  if (!q) return false;
-  uint32_t n = q->n - q->done;
-  if (n > b->o.tokens_max) n = b->o.tokens_max;
-  struct foray_err err = {0};
-  /* logp[i] is of ids[i] given what is before it: the wire's value i - 1 */
-  int32_t from = q->first + 1 > q->done ? (int32_t)(q->first + 1 - q->done) : 0;
-  enum foray_status st =
-      b->t->score(b->t->self, q->seq, q->ids + q->done, (int32_t)n, from, q->logp + q->done, &err);
-  if (st == FORAY_E_LIMIT && evict(b, 0)) return true; /* once more */
-  if (st != FORAY_OK) {
-    fail(b, q->conn, q->request, true, st, err.msg);
-    drop_score(b, &b->scores);
-    return true;
-  }
-  q->done += n;
-  if (q->done < q->n) return true;
-  uint32_t count = q->n - 1 - q->first;
-  struct foray_batch_msg m = {.kind = FORAY_BATCH_SCORED,
-                              .conn = q->conn,
-                              .session = q->request,
-                              .start = q->first,
-                              .n_logp = count,
-                              .last = true,
-                              .logp = malloc(count * sizeof(double))};
-  if (m.logp) {
-    memcpy(m.logp, q->logp + q->first + 1, count * sizeof(double));
-    answer(b, m);
-  } else {
-    fail(b, q->conn, q->request, true, FORAY_E_NOMEM, "out of memory");
-  }
-  drop_score(b, &b->scores);
-  return true;
-}
+/* ---------------------------------------------------------------- a step */
 
 static void publish(struct foray_batch *b) {
   struct foray_batch_stats *s = &b->stats;
+  struct foray_prefix_stats p;
+  foray_prefix_stats_get(b->prefix, &p);
   s->sessions = b->n_sessions;
-  s->attached = s->waiting = 0;
-  for (uint32_t i = 0; i < b->n_sessions; i++) {
-    s->attached += b->sessions[i]->conn != 0;
-    s->waiting += ready(b->sessions[i]);
-  }
+  s->waiting = b->n_ready;
+  s->prefix_queries = p.queries;
+  s->prefix_hits = p.hits;
   pthread_mutex_lock(&b->lock);
   b->shown = *s;
   pthread_mutex_unlock(&b->lock);
@@ -639,10 +540,10 @@ bool foray_batch_step(struct foray_batch *b) {
   int64_t now = b->o.now(b->o.arg);
   bool any = take_commands(b, now);
   expire(b, now);
-  const int64_t before = b->stats.engine_ns;
-  any |= run_pass(b);
-  if (any) b->stats.own_ns += b->o.now(b->o.arg) - now - (b->stats.engine_ns - before);
-  any |= run_score(b);
+  const int64_t before = b->stats.engine_ns + b->stats.sample_ns;
+  any |= batch_run_pass(b);
+  if (any) b->stats.own_ns += b->o.now(b->o.arg) - now - (b->stats.engine_ns + b->stats.sample_ns - before);
+  any |= batch_run_score(b);
   if (any) publish(b);
   if (any && b->o.notify) b->o.notify(b->o.arg);
   return any;

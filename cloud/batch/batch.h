@@ -21,6 +21,12 @@ struct foray_batch_opts {
   uint32_t rows_max;          /* logit rows of a pass; 0: 64 */
   uint32_t tokens_max, slice; /* positions of a pass, prompt slice; 0: 512, 256 */
   int64_t ttl_ns;             /* of a detached session; 0: 10 min */
+  uint32_t beside;            /* prompt positions of a pass in which others make choices; 0: 64 */
+  uint32_t items_max;         /* sessions of a pass; 0: 1024 */
+  uint32_t backlog_max;       /* prompt tokens waiting to be read; more are refused; 0: 262144 */
+  int32_t prefix_entries;     /* beginnings kept for others of the same tenant; 0: 128; -1: none */
+  int64_t deadline_ns;        /* a session that waits longer goes before those of its class; 0: 0.5 s */
+  int64_t age_ns;             /* waiting so long counts as one priority class; 0: 5 s */
   int64_t (*now)(void *arg);  /* clock; NULL: the monotonic one */
   void (*random)(void *arg, void *p, size_t n); /* NULL: the system's */
   void (*notify)(void *arg);                    /* results wait (called by the engine thread); may be NULL */
@@ -62,6 +68,10 @@ struct foray_batch_msg {
   uint32_t *top; /* [k] */
   uint32_t n_logp;
   struct foray_exit_counts exits; /* CLOSE */
+  uint64_t tenant;                /* OPEN: who shares with whom; 0: everybody without a name */
+  double weight;                  /* OPEN: share of the tenant where not all fit; 0: 1 */
+  uint32_t priority;              /* OPEN: class, 0 first */
+  uint32_t retry_ms;              /* FAILED with E_BUSY: worth another try after this time */
   bool last;
   enum foray_status code;
   char text[128];
@@ -91,7 +101,8 @@ struct foray_batch_stats {
   uint64_t opened, resumed, refused;
   uint64_t accepted_at[FORAY_PROTO_DRAFT_MAX]; /* rounds whose draft i was accepted */
   uint64_t exit_drafted[FORAY_PROTO_EXITS_MAX], exit_accepted[FORAY_PROTO_EXITS_MAX]; /* edges' own reports */
-  int64_t engine_ns, own_ns;            /* in passes of the target; in the scheduler itself */
+  uint64_t prefix_queries, prefix_hits; /* prompt tokens looked up, and found */
+  int64_t engine_ns, sample_ns, own_ns; /* in passes of the target, in its sampler, in the scheduler itself */
   uint32_t sessions, attached, waiting; /* held; with a connection; ready for the next pass */
   struct foray_hist fill, rows_hist, verify,
       queue; /* sessions and rows a pass; seconds a pass, seconds waited */

@@ -17,6 +17,7 @@ struct foray_engine_target {
   struct foray_engine_target_info info;
   struct foray_model *model;
   struct foray_engine *engine;
+  struct foray_sampler_scratch *scratch; /* of all samplers: they run one after another */
   int32_t eog[EOG_MAX];
   int32_t n_eog;
   struct foray_engine_item items[PASS_MAX];
@@ -26,6 +27,13 @@ static enum foray_status seq_open(void *self, void **seq, struct foray_err *err)
   struct foray_engine_seq *s = NULL;
   enum foray_status st = foray_engine_seq_open(((struct foray_engine_target *)self)->engine, &s, err);
   *seq = s;
+  return st;
+}
+static enum foray_status seq_share(void *self, void *dst, void *src, uint32_t *len) {
+  (void)self;
+  int32_t n = (int32_t)*len;
+  enum foray_status st = foray_engine_seq_share(dst, src, &n, NULL);
+  *len = (uint32_t)n;
   return st;
 }
 static void seq_close(void *self, void *seq) {
@@ -76,7 +84,8 @@ static enum foray_status sampler_open(void *self, const struct foray_gen_request
                                    .n_bias = (int32_t)s->n_bias,
                                    .bias = bias};
   struct foray_sampler *sm = NULL;
-  enum foray_status st = foray_sampler_open(&p, (int32_t)t->vtable.vocab, t->eog, t->n_eog, &sm, err);
+  enum foray_status st =
+      foray_sampler_open_on(t->scratch, &p, (int32_t)t->vtable.vocab, t->eog, t->n_eog, &sm, err);
   free(bias);
   *out = sm;
   return st;
@@ -157,15 +166,37 @@ enum foray_status foray_engine_target_open(const char *model, const struct foray
   foray_tokenizer_hash(t->model->tokenizer, t->info.tokenizer_sha256);
   for (int32_t i = 0; i < e->n_vocab && t->n_eog < EOG_MAX; i++)
     if (foray_tokenizer_is_eog(t->model->tokenizer, i)) t->eog[t->n_eog++] = i;
-  t->vtable = (struct foray_target){
-      t,     (uint32_t)e->n_vocab, (uint32_t)e->n_ctx, seq_open, seq_close, seq_truncate, pass,
-      score, sampler_open,         sampler_close,      pick,     piece,     is_eog,       logprobs};
+  t->vtable = (struct foray_target){t,
+                                    (uint32_t)e->n_vocab,
+                                    (uint32_t)e->n_ctx,
+                                    seq_open,
+                                    seq_close,
+                                    seq_truncate,
+                                    pass,
+                                    score,
+                                    sampler_open,
+                                    sampler_close,
+                                    pick,
+                                    piece,
+                                    is_eog,
+                                    logprobs,
+                                    seq_share,
+                                    (uint32_t)e->page_tokens,
+                                    0};
+  if (opts && opts->kv_bytes_max)
+    t->vtable.kv_tokens = opts->kv_bytes_max / e->page_bytes * (uint64_t)e->page_tokens;
+  t->scratch = foray_sampler_scratch_open(e->n_vocab);
+  if (!t->scratch) {
+    foray_engine_target_close(t);
+    return foray_err_set(err, FORAY_E_NOMEM, "target");
+  }
   *out = t;
   return FORAY_OK;
 }
 
 void foray_engine_target_close(struct foray_engine_target *t) {
   if (!t) return;
+  foray_sampler_scratch_close(t->scratch);
   foray_engine_close(t->engine);
   foray_model_close(t->model);
   free(t);

@@ -195,7 +195,8 @@ static enum foray_status deliver(struct conn *c, const struct foray_batch_msg *m
     return foray_cloud_send_state(c->sm, m->session, m->have, m->ids, m->n_ids, m->finish);
   case FORAY_BATCH_SCORED:
     return foray_cloud_send_scored(c->sm, m->session, m->start, m->logp, m->n_logp, m->last);
-  case FORAY_BATCH_FAILED: return foray_cloud_send_failed(c->sm, m->is_request, m->session, m->code, m->text);
+  case FORAY_BATCH_FAILED:
+    return foray_cloud_send_failed(c->sm, m->is_request, m->session, m->code, m->text, m->retry_ms);
   case FORAY_BATCH_OPEN:
   case FORAY_BATCH_RESUME:
   case FORAY_BATCH_DRAFT:

@@ -38,7 +38,11 @@ struct foray_session {
   /* req->logprobs k + 1 (plain sessions): of the last token, [k + 1] and [k] */
   double *logp;  /* owned */
   uint32_t *top; /* owned */
-  bool evicted;  /* lost its keys and values to others once */
+  /* the scheduler's: places in its tables */
+  struct foray_session *next_handle, *next_id;
+  uint32_t at, ready_at, tenant; /* ready_at: place + 1, 0: not ready */
+  bool sought, kept; /* beginning looked up since the cache was empty; prompt given to the prefix store */
+  bool evicted;      /* lost its keys and values to others once */
   int64_t touched, waiting_since;
 };
 

@@ -40,6 +40,10 @@ struct foray_target {
   /* logp[0] = ln p(id), logp[1 + i] that of top[i], the k likeliest ids in falling order; plain softmax of
    * the logits. NULL: this target cannot say. */
   void (*logprobs)(void *self, const float *logits, int32_t id, uint32_t k, double *logp, uint32_t *top);
+  /* dst (empty) shares the first *len positions of src, rounded down to whole pages. NULL: no sharing. */
+  enum foray_status (*seq_share)(void *self, void *dst, void *src, uint32_t *len);
+  uint32_t page_tokens;
+  uint64_t kv_tokens; /* positions that fit into the memory for keys and values; 0: no limit known */
 };
 
 #endif

@@ -79,7 +79,13 @@ int32_t foray_engine_seq_len(const struct foray_engine_seq *s);
  * The next pass goes on from there exactly as if the forgotten tokens had never been. */
 enum foray_status foray_engine_seq_truncate(struct foray_engine_seq *s, int32_t len);
 
-/* Pages in use times page_bytes, all sequences together. */
+/* dst (empty) gets the first `len` positions of src (at most its length; whole pages only, so *len is rounded
+ * down) without computing or copying them: the pages are shared until one of the two writes to them, which
+ * takes a copy. Costs no KV. */
+enum foray_status foray_engine_seq_share(struct foray_engine_seq *dst, const struct foray_engine_seq *src,
+                                         int32_t *len, struct foray_err *err) FORAY_NODISCARD;
+
+/* Pages in use (a shared one counts once) times page_bytes, all sequences together. */
 uint64_t foray_engine_kv_bytes(const struct foray_engine *e);
 
 /* ---- the pass ---- */

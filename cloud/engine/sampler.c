@@ -11,15 +11,21 @@
 
 enum { LEVELS = 24 }; /* whole nats of noise that word_min knows; the noise ends at 22.87 */
 
+struct foray_sampler_scratch {
+  float *work;
+  int32_t *ids, *counts;
+};
+
 struct foray_sampler {
   struct foray_sampler_params p;
   struct foray_logit_bias *bias;
   int32_t *eog, n_eog;
   int32_t n_vocab;
-  float *work;               /* [n_vocab] logits after steps 1 and 2 */
-  int32_t *ids;              /* [n_vocab] survivors, larger logit first, then lower id */
-  int32_t *counts;           /* [n_vocab] zero between calls */
-  uint32_t word_min[LEVELS]; /* random words below word_min[k] give less than k nats of noise */
+  float *work;                       /* [n_vocab] logits after steps 1 and 2 */
+  int32_t *ids;                      /* [n_vocab] survivors, larger logit first, then lower id */
+  int32_t *counts;                   /* [n_vocab] zero between calls */
+  struct foray_sampler_scratch *own; /* these three, unless they are borrowed */
+  uint32_t word_min[LEVELS];         /* random words below word_min[k] give less than k nats of noise */
 };
 
 struct foray_sampler_params foray_sampler_params_default(void) {
@@ -84,9 +90,43 @@ static uint32_t least_word(int level) {
   return lo;
 }
 
+struct foray_sampler_scratch *foray_sampler_scratch_open(int32_t n_vocab) {
+  struct foray_sampler_scratch *x = calloc(1, sizeof *x);
+  const size_t n = (size_t)n_vocab;
+  if (!x) return NULL;
+  x->work = malloc(n * sizeof *x->work);
+  x->ids = malloc(n * sizeof *x->ids);
+  x->counts = calloc(n, sizeof *x->counts);
+  if (x->work && x->ids && x->counts) return x;
+  foray_sampler_scratch_close(x);
+  return NULL;
+}
+void foray_sampler_scratch_close(struct foray_sampler_scratch *x) {
+  if (!x) return;
+  free(x->work);
+  free(x->ids);
+  free(x->counts);
+  free(x);
+}
+
 enum foray_status foray_sampler_open(const struct foray_sampler_params *p, int32_t n_vocab,
                                      const int32_t *eog, int32_t n_eog, struct foray_sampler **out,
                                      struct foray_err *err) {
+  *out = NULL;
+  struct foray_sampler_scratch *x = n_vocab > 0 ? foray_sampler_scratch_open(n_vocab) : NULL;
+  if (n_vocab > 0 && !x)
+    return foray_err_set(err, FORAY_E_NOMEM, "out of memory for a sampler over %d ids", (int)n_vocab);
+  enum foray_status st = foray_sampler_open_on(x, p, n_vocab, eog, n_eog, out, err);
+  if (st == FORAY_OK)
+    (*out)->own = x;
+  else
+    foray_sampler_scratch_close(x);
+  return st;
+}
+
+enum foray_status foray_sampler_open_on(struct foray_sampler_scratch *x, const struct foray_sampler_params *p,
+                                        int32_t n_vocab, const int32_t *eog, int32_t n_eog,
+                                        struct foray_sampler **out, struct foray_err *err) {
   *out = NULL;
   if (n_vocab < 1 || n_eog < 0 || (n_eog && !eog))
     return foray_err_set(err, FORAY_E_ARG, "a sampler over %d ids with %d end ids", (int)n_vocab, (int)n_eog);
@@ -94,15 +134,14 @@ enum foray_status foray_sampler_open(const struct foray_sampler_params *p, int32
   if (st != FORAY_OK) return st;
   struct foray_sampler *s = calloc(1, sizeof *s);
   if (!s) return foray_err_set(err, FORAY_E_NOMEM, "out of memory for a sampler");
-  const size_t n = (size_t)n_vocab;
   s->p = *p;
   s->n_vocab = n_vocab;
-  s->work = malloc(n * sizeof *s->work);
-  s->ids = malloc(n * sizeof *s->ids);
-  s->counts = calloc(n, sizeof *s->counts);
+  s->work = x->work;
+  s->ids = x->ids;
+  s->counts = x->counts;
   s->bias = malloc(((size_t)p->n_bias + 1) * sizeof *s->bias);
   s->eog = malloc(((size_t)n_eog + 1) * sizeof *s->eog);
-  if (!s->work || !s->ids || !s->counts || !s->bias || !s->eog) {
+  if (!s->bias || !s->eog) {
     foray_sampler_close(s);
     return foray_err_set(err, FORAY_E_NOMEM, "out of memory for a sampler over %d ids", (int)n_vocab);
   }
@@ -117,9 +156,7 @@ enum foray_status foray_sampler_open(const struct foray_sampler_params *p, int32
 
 void foray_sampler_close(struct foray_sampler *s) {
   if (!s) return;
-  free(s->work);
-  free(s->ids);
-  free(s->counts);
+  foray_sampler_scratch_close(s->own);
   free(s->bias);
   free(s->eog);
   free(s);

@@ -70,6 +70,15 @@ enum foray_status foray_sampler_open(const struct foray_sampler_params *p, int32
                                      struct foray_err *err) FORAY_NODISCARD;
 void foray_sampler_close(struct foray_sampler *s); /* NULL is allowed */
 
+/* Three words an id that samplers of one thread can share, so that ten thousand idle ones cost little. It
+ * must outlive them. NULL: no memory. */
+struct foray_sampler_scratch *foray_sampler_scratch_open(int32_t n_vocab);
+void foray_sampler_scratch_close(struct foray_sampler_scratch *x); /* NULL is allowed */
+/* As foray_sampler_open, on a borrowed scratch of the same n_vocab. */
+enum foray_status foray_sampler_open_on(struct foray_sampler_scratch *x, const struct foray_sampler_params *p,
+                                        int32_t n_vocab, const int32_t *eog, int32_t n_eog,
+                                        struct foray_sampler **out, struct foray_err *err) FORAY_NODISCARD;
+
 /* What else is known about a choice; filled only when asked for. */
 struct foray_sampler_choice {
   double logprob; /* natural log, plain softmax of the given logits (no penalties, filters or temperature) */

@@ -50,6 +50,9 @@ void foray_obs_metrics(const struct foray_obs_now *now, struct foray_prom *p) {
   foray_prom_gauge(p, "vllm:num_requests_waiting", "Sessions that wait for the next pass.", b->waiting);
   foray_prom_counter(p, "vllm:num_preemptions_total", "Sessions that lost their keys and values to others.",
                      b->evictions);
+  foray_prom_counter(p, "vllm:prefix_cache_queries_total", "Prompt tokens looked up among known beginnings.",
+                     b->prefix_queries);
+  foray_prom_counter(p, "vllm:prefix_cache_hits_total", "Of them found.", b->prefix_hits);
   foray_prom_gauge(p, "foray:sessions", "Sessions that the scheduler holds.", b->sessions);
   foray_prom_gauge(p, "foray:sessions_attached", "Of them with a connection.", b->attached);
   foray_prom_counter(p, "foray:sessions_opened_total", "Sessions opened.", b->opened);
@@ -61,6 +64,8 @@ void foray_obs_metrics(const struct foray_obs_now *now, struct foray_prom *p) {
   foray_prom_counter(p, "foray:pass_positions_total", "Positions computed in them.", b->tokens);
   foray_prom_family(p, "foray:engine_seconds_total", "counter", "Time in passes of the target.");
   foray_prom_sample(p, "foray:engine_seconds_total", NULL, (double)b->engine_ns * 1e-9);
+  foray_prom_family(p, "foray:sampler_seconds_total", "counter", "Time of choosing tokens from logits.");
+  foray_prom_sample(p, "foray:sampler_seconds_total", NULL, (double)b->sample_ns * 1e-9);
   foray_prom_family(p, "foray:scheduler_seconds_total", "counter", "Time of the scheduler beside them.");
   foray_prom_sample(p, "foray:scheduler_seconds_total", NULL, (double)b->own_ns * 1e-9);
   foray_prom_hist(p, "foray:verify_batch_size", "Sessions in a pass (batch fill).", &b->fill);

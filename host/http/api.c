@@ -120,7 +120,7 @@ void foray_http_api_tokens(struct foray_http_api *a, uint64_t id, const struct f
   for (uint32_t i = 0; i < t->n; i++) {
     size_t before = c->text.len;
     if (foray_detok_feed(&c->detok, a->model->tokenizer, (int32_t)t->ids[i], &c->text) != FORAY_OK) {
-      foray_http_api_failed(a, id, FORAY_E_NOMEM, "no memory for the text");
+      foray_http_api_failed(a, id, FORAY_E_NOMEM, "no memory for the text", 0);
       return;
     }
     if (g->logprobs && t->logp)
@@ -164,7 +164,8 @@ void foray_http_api_tokens(struct foray_http_api *a, uint64_t id, const struct f
   if (!ok) gen_drop(g);
 }
 
-void foray_http_api_failed(struct foray_http_api *a, uint64_t id, enum foray_status code, const char *text) {
+void foray_http_api_failed(struct foray_http_api *a, uint64_t id, enum foray_status code, const char *text,
+                           uint32_t retry_ms) {
   struct choice *c = *slot(a, id);
   if (!c) return;
   struct gen *g = c->g;
@@ -172,6 +173,11 @@ void foray_http_api_failed(struct foray_http_api *a, uint64_t id, enum foray_sta
   a->m.failed++;
   g->working = true;
   int status = api_status_of(code);
+  if (status == 429 && retry_ms && g->x && !g->begun) {
+    char after[16];
+    snprintf(after, sizeof after, "%u", (retry_ms + 999) / 1000);
+    foray_http_exchange_header(g->x, "Retry-After", after);
+  }
   gen_error(g, status,
             status == 429   ? "rate_limit_error"
             : status >= 500 ? "server_error"

@@ -67,6 +67,8 @@ struct foray_http_tokens {
   uint32_t drafted, accepted; /* among them, for usage */
 };
 void foray_http_api_tokens(struct foray_http_api *a, uint64_t id, const struct foray_http_tokens *t);
-void foray_http_api_failed(struct foray_http_api *a, uint64_t id, enum foray_status code, const char *text);
+/* retry_ms: with FORAY_E_BUSY, for Retry-After; 0: a second. */
+void foray_http_api_failed(struct foray_http_api *a, uint64_t id, enum foray_status code, const char *text,
+                           uint32_t retry_ms);
 
 #endif

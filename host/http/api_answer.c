@@ -34,7 +34,8 @@ static json_t *error_object(int status, const char *type, const char *param, con
 
 void api_error(struct foray_http_exchange *x, int status, const char *type, const char *param,
                const char *text) {
-  if (status == 429 || status == 503) foray_http_exchange_header(x, "Retry-After", "1");
+  if ((status == 429 || status == 503) && !foray_http_exchange_has(x, "Retry-After"))
+    foray_http_exchange_header(x, "Retry-After", "1");
   if (status == 401) foray_http_exchange_header(x, "WWW-Authenticate", "Bearer");
   api_reply_json(x, status, error_object(status, type, param, text));
 }

@@ -390,6 +390,10 @@ void foray_http_exchange_header(struct foray_http_exchange *x, const char *name,
   x->extra[x->n_extra] = 0;
 }
 
+bool foray_http_exchange_has(const struct foray_http_exchange *x, const char *name) {
+  return x->n_extra && strstr(x->extra, name) != NULL;
+}
+
 static void head(struct foray_http_exchange *x, int status, const char *type) {
   char date[64];
   time_t now = time(NULL);

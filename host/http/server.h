@@ -66,6 +66,8 @@ void foray_http_exchange_on_gone(struct foray_http_exchange *x, void (*fn)(void 
 /* Adds a header to the answer (before it begins); CR and LF are not allowed in it. */
 void foray_http_exchange_header(struct foray_http_exchange *x, const char *name, const char *value);
 
+bool foray_http_exchange_has(const struct foray_http_exchange *x, const char *name);
+
 /* The whole answer; ends the exchange. */
 void foray_http_reply(struct foray_http_exchange *x, int status, const char *type, const void *body,
                       size_t len);

@@ -112,7 +112,7 @@ void foray_cloud_output_consumed(struct foray_cloud *c, size_t n) { foray_buf_co
 #define SEND(c, TYPE, msg) foray_msg_write(&(c)->out, FORAY_FRAME_##TYPE, &(msg)->base, NULL)
 
 static enum foray_status send_error(struct foray_cloud *c, uint32_t scope, uint32_t id,
-                                    enum foray_status code, const char *text) {
+                                    enum foray_status code, const char *text, uint32_t retry_ms) {
   char cut[FORAY_PROTO_TEXT_MAX];
   size_t n = strnlen(text, sizeof cut - 1);
   memcpy(cut, text, n);
@@ -122,6 +122,7 @@ static enum foray_status send_error(struct foray_cloud *c, uint32_t scope, uint3
   m.scope = scope;
   m.id = id;
   m.text = cut;
+  m.retry_ms = retry_ms;
   return SEND(c, ERROR, &m);
 }
 
@@ -165,13 +166,13 @@ static enum foray_status new_handle(struct foray_cloud *c, uint32_t handle, bool
     return FORAY_OK;
   }
   *refused = true;
-  return send_error(c, 1, handle, FORAY_E_LIMIT, "too many sessions on this connection");
+  return send_error(c, 1, handle, FORAY_E_LIMIT, "too many sessions on this connection", 0);
 }
 
 static enum foray_status refuse(struct foray_cloud *c, uint32_t handle, enum foray_status code,
                                 const char *text) {
   drop_session(c, handle);
-  return send_error(c, 1, handle, code, text);
+  return send_error(c, 1, handle, code, text, 0);
 }
 
 static enum foray_status on_open(struct foray_cloud *c, struct foray_msg *msg, struct foray_err *err) {
@@ -298,7 +299,7 @@ static enum foray_status on_score(struct foray_cloud *c, struct foray_msg *msg, 
     foray_err_set(&why, FORAY_E_LIMIT, "%zu tokens do not fit into the context of %u", m->n_ids, c->ctx);
   else if (!ids_ok(c, m->ids, m->n_ids, &bad))
     foray_err_set(&why, FORAY_E_ARG, "id %u is outside the vocabulary of %u", bad, c->vocab);
-  if (why.code) return send_error(c, 2, m->request, why.code, why.msg);
+  if (why.code) return send_error(c, 2, m->request, why.code, why.msg, 0);
   struct event *v = push(c, FORAY_CLOUD_SCORE);
   if (!v) return foray_err_set(err, FORAY_E_NOMEM, "event");
   c->scores[c->n_scores++] = m->request;
@@ -403,7 +404,7 @@ enum foray_status foray_cloud_feed(struct foray_cloud *c, const uint8_t *p, size
     if (st != FORAY_OK) {
       if (!err->code) foray_err_set(err, st, "the peer reads too slowly");
       c->state = C_ENDED;
-      (void)!send_error(c, 0, 0, err->code, err->msg); /* if it fits; the connection ends either way */
+      (void)!send_error(c, 0, 0, err->code, err->msg, 0); /* if it fits; the connection ends either way */
       return err->code;
     }
     p += used;
@@ -474,7 +475,7 @@ enum foray_status foray_cloud_send_welcome(struct foray_cloud *c, const struct f
                        id->model_name);
   if (st != FORAY_OK) {
     c->state = C_ENDED;
-    (void)!send_error(c, 0, 0, st, err->msg);
+    (void)!send_error(c, 0, 0, st, err->msg, 0);
     return st;
   }
   Foray__Wire__Welcome m = FORAY__WIRE__WELCOME__INIT;
@@ -558,14 +559,14 @@ enum foray_status foray_cloud_send_scored(struct foray_cloud *c, uint32_t reques
 }
 
 enum foray_status foray_cloud_send_failed(struct foray_cloud *c, bool is_request, uint32_t id,
-                                          enum foray_status code, const char *text) {
+                                          enum foray_status code, const char *text, uint32_t retry_ms) {
   if (c->state != C_READY) return FORAY_OK;
   if (!(is_request ? slot(c->scores, c->n_scores, id) : slot(c->open, c->n_open, id))) return FORAY_OK;
   if (is_request)
     drop(c->scores, &c->n_scores, id);
   else
     drop_session(c, id);
-  return send_error(c, is_request ? 2 : 1, id, code, text);
+  return send_error(c, is_request ? 2 : 1, id, code, text, retry_ms);
 }
 
 void foray_cloud_goodbye(struct foray_cloud *c, const char *text) {
@@ -580,6 +581,6 @@ uint32_t foray_cloud_busy(const struct foray_cloud *c) { return c->n_open + c->n
 
 void foray_cloud_refuse(struct foray_cloud *c, enum foray_status code, const char *text) {
   if (c->state == C_ENDED) return;
-  (void)!send_error(c, 0, 0, code, text);
+  (void)!send_error(c, 0, 0, code, text, 0);
   c->state = C_ENDED;
 }

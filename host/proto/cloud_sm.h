@@ -93,9 +93,10 @@ enum foray_status foray_cloud_send_state(struct foray_cloud *c, uint32_t session
                                          enum foray_finish finish) FORAY_NODISCARD;
 enum foray_status foray_cloud_send_scored(struct foray_cloud *c, uint32_t request, uint32_t first,
                                           const double *logp, uint32_t n, bool last) FORAY_NODISCARD;
-/* Ends the session (is_request: the score request) for this connection. */
+/* Ends the session (is_request: the score request) for this connection. retry_ms: with FORAY_E_BUSY. */
 enum foray_status foray_cloud_send_failed(struct foray_cloud *c, bool is_request, uint32_t id,
-                                          enum foray_status code, const char *text) FORAY_NODISCARD;
+                                          enum foray_status code, const char *text,
+                                          uint32_t retry_ms) FORAY_NODISCARD;
 /* Sessions and score requests that are open on this connection. */
 uint32_t foray_cloud_busy(const struct foray_cloud *c);
 /* Ends the connection with an Error frame (scope: connection). */

@@ -690,9 +690,11 @@ static enum foray_status on_error(struct foray_edge *e, const Foray__Wire__Error
       return foray_err_set(err, FORAY_E_PROTO, "Error: session %u was not being resumed", m->id);
     s->state = S_FAILED;
     drop_rounds(s);
-    return push_text(e,
-                     (struct foray_edge_event){.kind = FORAY_EDGE_FAILED, .session = s->handle, .code = code},
-                     m->text, err);
+    return push_text(
+        e,
+        (struct foray_edge_event){
+            .kind = FORAY_EDGE_FAILED, .session = s->handle, .code = code, .retry_ms = m->retry_ms},
+        m->text, err);
   }
   if (m->scope == 2) {
     for (uint32_t i = 0; i < e->n_scores; i++) {

@@ -91,7 +91,8 @@ struct foray_edge_event {
   bool last;
   /* FAILED, LINK_LOST, PROGRESS */
   enum foray_status code;
-  const char *text; /* never NULL */
+  uint32_t retry_ms; /* FAILED with FORAY_E_BUSY: worth another try after this time; 0: unknown */
+  const char *text;  /* never NULL */
 };
 
 /* A session as the edge knows it; pointers are borrowed until the next call that may commit. */

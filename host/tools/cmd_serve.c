@@ -197,7 +197,7 @@ static enum foray_status start(void *self, uint64_t id, const char *tenant, cons
     pthread_cond_signal(&s->wake);
   }
   pthread_mutex_unlock(&s->lock);
-  if (!full) return FORAY_OK;
+  if (!full) return FORAY_OK; /* cppcheck-suppress memleak; the queue has it */
   free(j->q);
   free(j);
   return foray_err_set(err, FORAY_E_BUSY, "%d generations wait for this edge already", QUEUE_MAX);
@@ -268,7 +268,7 @@ static void on_notes(evutil_socket_t fd, short what, void *arg) {
   while (n) {
     struct note *next = n->next;
     if (n->err.code)
-      foray_http_api_failed(s->api, n->id, n->err.code, n->err.msg);
+      foray_http_api_failed(s->api, n->id, n->err.code, n->err.msg, 0);
     else
       foray_http_api_tokens(s->api, n->id,
                             &(struct foray_http_tokens){.ids = &n->token,

@@ -16,6 +16,8 @@ RULE_DROP              proto/test_verify_rules
 RULE_ZEROED            proto/test_verify_rules
 RULE_TOP2              proto/test_verify_rules
 RULE_NO_RESIDUAL       proto/test_verify_rules
+PREFIX_ACROSS_TENANTS  batch/test_scale
+PREFIX_PAGE_TOO_MANY   batch/test_scale
 KV_OFF_BY_ONE          engine/*
 ROPE_AFTER_ROLLBACK    engine/*
 KV_ROLLBACK            rt/*

@@ -42,6 +42,20 @@ static void seq_close(void *self, void *seq) {
   free(s->hash);
   free(s);
 }
+static enum foray_status seq_share(void *self, void *dst, void *src, uint32_t *len) {
+  struct toy *t = self;
+  struct toy_seq *d = dst, *s = src;
+  uint32_t n = (*len < s->n ? *len : s->n) / TOY_PAGE * TOY_PAGE;
+  *len = 0;
+  free(d->hash);
+  d->hash = malloc((n ? n : 1) * sizeof *d->hash);
+  if (!d->hash) return FORAY_E_NOMEM;
+  if (n) memcpy(d->hash, s->hash, n * sizeof *d->hash);
+  d->n = d->cap = *len = n;
+  t->cached += n; /* the toy copies: its memory counts twice */
+  t->shared += n;
+  return FORAY_OK;
+}
 static void seq_truncate(void *self, void *seq, uint32_t len) {
   struct toy *t = self;
   struct toy_seq *s = seq;
@@ -178,9 +192,9 @@ static void logprobs(void *self, const float *logits, int32_t id, uint32_t k, do
 
 void toy_init(struct toy *t, uint64_t salt, uint32_t ctx) {
   *t = (struct toy){.salt = mix(salt + 1), .eog_in_256 = 6};
-  t->target =
-      (struct foray_target){t,     TOY_VOCAB,    ctx,           seq_open, seq_close, seq_truncate, pass,
-                            score, sampler_open, sampler_close, pick,     piece,     is_eog,       logprobs};
+  t->target = (struct foray_target){t,      TOY_VOCAB, ctx,          seq_open,      seq_close, seq_truncate,
+                                    pass,   score,     sampler_open, sampler_close, pick,      piece,
+                                    is_eog, logprobs,  seq_share,    TOY_PAGE,      0};
 }
 
 enum foray_finish toy_plain(struct toy *t, const struct foray_gen_request *r, uint32_t *out,

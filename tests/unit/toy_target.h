@@ -5,7 +5,7 @@
 
 #include "batch/target.h"
 
-enum { TOY_VOCAB = 24, TOY_EOG = 0 };
+enum { TOY_VOCAB = 24, TOY_EOG = 0, TOY_PAGE = 8 };
 
 struct toy {
   struct foray_target target;
@@ -13,7 +13,7 @@ struct toy {
   uint32_t eog_in_256;         /* about how often it ends a text */
   uint32_t cached, cached_max; /* tokens in all sequences; pass refuses more than cached_max (0: no limit) */
   uint32_t pass_us;            /* real time that a pass takes */
-  uint64_t passes;
+  uint64_t passes, shared;     /* passes run; tokens taken over from other sequences */
   int open_seqs, open_samplers;
 };
 

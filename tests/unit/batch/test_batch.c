@@ -13,17 +13,20 @@ TEST(plan_serves_the_oldest_and_stays_within_its_limits) {
   uint64_t rng = 1;
   for (int round = 0; round < 20000; round++) {
     struct foray_plan_want w[9];
-    uint32_t order[9], n = 1 + (uint32_t)(rng >> 33) % 9, oldest = 0;
+    uint32_t order[18], n = 1 + (uint32_t)(rng >> 33) % 9, oldest = 0;
     struct foray_plan_item it[9];
     for (uint32_t i = 0; i < n; i++) {
       rng = rng * 6364136223846793005u + 1442695040888963407u;
-      w[i] = (struct foray_plan_want){1 + (uint32_t)(rng >> 40) % ((rng >> 20) % 3 ? 1 : 40),
-                                      (uint32_t)(rng >> 50) % 9, (int64_t)(rng >> 58)};
+      w[i] = (struct foray_plan_want){.uncached = 1 + (uint32_t)(rng >> 40) % ((rng >> 20) % 3 ? 1 : 40),
+                                      .guesses = (uint32_t)(rng >> 50) % 9,
+                                      .since = (int64_t)(rng >> 58)};
       if (w[i].since < w[oldest].since) oldest = i;
     }
     rng = rng * 6364136223846793005u + 1442695040888963407u;
-    struct foray_plan_limits l = {1 + (uint32_t)(rng >> 60), 1 + (uint32_t)(rng >> 59),
-                                  8 + (uint32_t)(rng >> 58), 8};
+    struct foray_plan_limits l = {.items = 1 + (uint32_t)(rng >> 60),
+                                  .rows = 1 + (uint32_t)(rng >> 59),
+                                  .tokens = 8 + (uint32_t)(rng >> 58),
+                                  .slice = 8};
     uint32_t k = foray_plan_pass(w, n, &l, order, it), rows = 0, tokens = 0;
     bool has_oldest = false, seen[9] = {false};
     CU_ASSERT_FATAL(k >= 1 && k <= n && k <= l.items);
@@ -116,7 +119,7 @@ TEST(sessions_in_one_pass_do_not_touch_each_other) {
 TEST(only_the_secret_resumes_and_only_until_it_expires) {
   struct toy toy;
   toy_init(&toy, 4, 200);
-  struct foray_batch_opts o = {.now = now_of, .ttl_ns = 1000000};
+  struct foray_batch_opts o = {.now = now_of, .ttl_ns = 1000000, .prefix_entries = -1};
   struct foray_batch *b;
   CU_ASSERT_FATAL(foray_batch_create(&toy.target, &o, &b, NULL) == FORAY_OK);
   struct collected c = {0};

@@ -460,7 +460,7 @@ TEST(who_leaves_is_cancelled) {
   fd = client(&w);
   post(&w, fd, "/v1/completions", "{\"prompt\":\"a\",\"stream\":true}");
   turn(&w);
-  foray_http_api_failed(w.api, w.ids[0], FORAY_E_NOMEM, "no memory");
+  foray_http_api_failed(w.api, w.ids[0], FORAY_E_NOMEM, "no memory", 0);
   CU_ASSERT(hear(&w, fd, "0\r\n\r\n"));
   CU_ASSERT_PTR_NOT_NULL(strstr(got(&w), "data: {\"error\""));
   close(fd);
