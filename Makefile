@@ -65,7 +65,7 @@ ISA_CFLAGS_amx    := $(ISA_CFLAGS_avx512) -mamx-tile -mamx-int8 -mamx-bf16 -mavx
 # Library = folder; DEPS_<lib> = the lower layers that it may include. The compiler sees nothing else:
 # build/inc/<lib> holds links to just these folders, so `#include "engine/x.h"` from host/ cannot compile.
 # Headers are named by folder: "core/err.h", "model/gguf.h", "engine/engine.h", <foray/...> for public ones.
-LIBS := core model proto dev rt net http api engine batch link obs cloudapi train cotune simlink card
+LIBS := core model proto dev rt net http api engine batch link obs cloudapi train cotune simlink card cardhost
 
 DIR_abi := hw/abi
 DIR_gen := hw/gen
@@ -87,6 +87,7 @@ DIR_train := cloud/train
 DIR_cotune := cloud/cotune
 DIR_simlink := sim/link
 DIR_card := sim/card
+DIR_cardhost := drivers/card
 DIR_hosttools := host/tools
 DIR_cloudtools := cloud/tools
 DIR_fuzz := tests/fuzz
@@ -109,6 +110,7 @@ DEPS_train   := $(DEPS_core) core model engine
 DEPS_cotune  := $(DEPS_train) train
 DEPS_simlink := $(DEPS_core) core proto
 DEPS_card    := $(DEPS_dev) dev
+DEPS_cardhost := $(DEPS_dev) dev
 DEPS_hosttools  := $(DEPS_api) api http
 DEPS_cloudtools := $(DEPS_cloudapi) cloudapi train cotune
 DEPS_tests   := $(LIBS) $(PLUGINS) foray abi gen unit
@@ -182,7 +184,7 @@ define lib_rules
 $(B)/obj/$(2)/%.o: $(2)/%.c build/inc/.stamp | $(PROTO_H) hw/gen/foray_abi.h
 	@mkdir -p $$(@D)
 	@$$(if $$(filter 1,$$(V)),,echo "  CC    $$<")
-	$$(Q)$$(CCACHE) $$(CC) $$(BASE_CFLAGS) $$(call opt,$$<) $$(call isa,$$<) -Ibuild/inc/$(1) $(if $(filter abi gen foray core model dev engine train batch card,$(1)),,-I$(B)/gen) \
+	$$(Q)$$(CCACHE) $$(CC) $$(BASE_CFLAGS) $$(call opt,$$<) $$(call isa,$$<) -Ibuild/inc/$(1) $(if $(filter abi gen foray core model dev engine train batch card cardhost,$(1)),,-I$(B)/gen) \
 	  $$(PKG_CFLAGS) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach l,$(LIBS) $(PLUGINS) hosttools cloudtools,$(eval $(call lib_rules,$(l),$(DIR_$(l)))))

@@ -51,6 +51,7 @@ static enum foray_status open_cpu(const char *detail, const struct foray_dev_opt
     close_cpu(c);
     return st;
   }
+  foray_soft_stop_flag(c->soft, opts->stop);
   foray_soft_use_heap(c->soft, opts->heap, opts->heap_bytes);
   info->heap_bytes = foray_soft_heap_bytes(c->soft);
   *self = c;

@@ -27,8 +27,10 @@
 struct foray_dev; /* opaque; owned by whoever opened it */
 
 struct foray_dev_opts {
-  uint64_t heap_bytes; /* 0: the device's own size, or 64 MiB where it has none */
-  int threads;         /* 0: as many as processors; devices without threads ignore it */
+  const _Atomic bool *stop; /* ends a run at the next segment border, with DEADLINE, while it is set (ref,
+                               cpu); other devices ignore it; NULL: none */
+  uint64_t heap_bytes;      /* 0: the device's own size, or 64 MiB where it has none */
+  int threads;              /* 0: as many as processors; devices without threads ignore it */
   void *heap; /* heap_bytes of the caller's memory, 64-byte aligned, to work in until close (ref, cpu);
                  NULL: the device's own. FORAY_E_UNSUPPORTED for devices with other memory */
 };

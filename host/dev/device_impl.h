@@ -58,6 +58,8 @@ enum foray_status foray_soft_open_on(const struct foray_soft_memory *m, const st
 void foray_soft_close(struct foray_soft *s);
 /* Works in the caller's memory (64-byte aligned, a multiple of 64 bytes) from now on; NULL changes nothing.
  */
+/* opts->stop. */
+void foray_soft_stop_flag(struct foray_soft *s, const _Atomic bool *stop);
 void foray_soft_use_heap(struct foray_soft *s, void *heap, uint64_t bytes);
 uint8_t *foray_soft_heap(struct foray_soft *s);
 uint64_t foray_soft_heap_bytes(const struct foray_soft *s);

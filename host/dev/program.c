@@ -18,9 +18,10 @@ struct foray_soft {
   void *karg;
   const struct foray_soft_memory *mem; /* NULL: everything is the processor's */
   uint8_t *heap, *scratch;
-  bool foreign;    /* the heap is the caller's */
-  uint32_t *prog;  /* private copy */
-  int32_t *logits; /* cols_max x logits_cap */
+  const _Atomic bool *stop; /* NULL: none */
+  bool foreign;             /* the heap is the caller's */
+  uint32_t *prog;           /* private copy */
+  int32_t *logits;          /* cols_max x logits_cap */
   size_t logits_cap;
   struct foray_space sp;
   uint64_t counter[FORAY_COUNTER_COUNT];
@@ -116,6 +117,8 @@ void foray_soft_close(struct foray_soft *s) {
   free(s->prog);
   free(s);
 }
+
+void foray_soft_stop_flag(struct foray_soft *s, const _Atomic bool *stop) { s->stop = stop; }
 
 void foray_soft_use_heap(struct foray_soft *s, void *heap, uint64_t bytes) {
   if (!heap || s->mem) return;
@@ -417,6 +420,7 @@ static uint32_t run_batch(struct foray_soft *s, uint32_t seg, struct batch b) {
   struct foray_rec_state *st = &s->c.state;
   size_t bytes = (size_t)foray_dev_y32_bytes(s->c.prog.width);
   if (s->deadline_ns && s->mem) s->mem->settle(s->karg);
+  if (s->stop && *s->stop) return FORAY_DEVERR_DEADLINE;
   if (s->deadline_ns && foray_clock_ns() > s->deadline_ns) return FORAY_DEVERR_DEADLINE;
   struct mark m;
   mark(s, &m);

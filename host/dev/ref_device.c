@@ -27,6 +27,7 @@ static enum foray_status open_ref(const char *detail, const struct foray_dev_opt
   enum foray_status st =
       foray_soft_open(&foray_ref_kernels, NULL, opts->heap_bytes, SCRATCH_UNITS, FORAY_ABI_COLS_MAX, &s, err);
   if (st != FORAY_OK) return st;
+  foray_soft_stop_flag(s, opts->stop);
   foray_soft_use_heap(s, opts->heap, opts->heap_bytes);
   info->heap_bytes = foray_soft_heap_bytes(s);
   *self = s;

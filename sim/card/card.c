@@ -15,6 +15,8 @@ struct foray_card {
   pthread_cond_t changed;
   pthread_t worker;
   bool quit, busy, asked;
+  _Atomic bool stop;
+  uint32_t cols;
   uint32_t control, irq_global, irq_enable, irq_status;
   uint64_t heap_at;
   uint32_t heap_units, run_unit, error, error_desc, scratch_units;
@@ -35,7 +37,8 @@ static enum foray_status device_at(struct foray_card *c, uint64_t off, uint64_t 
     foray_dev_close(c->dev);
     c->dev = NULL;
   }
-  const struct foray_dev_opts o = {.heap_bytes = bytes, .threads = c->o.threads, .heap = c->o.mem + off};
+  const struct foray_dev_opts o = {
+      .heap_bytes = bytes, .threads = c->o.threads, .heap = c->o.mem + off, .stop = &c->stop};
   enum foray_status st = foray_dev_open(c->o.device, &o, &c->dev, &c->trouble);
   if (st == FORAY_OK) c->dev_at = off, c->dev_bytes = bytes;
   return st;
@@ -119,6 +122,7 @@ enum foray_status foray_card_open(const struct foray_card_opts *o, struct foray_
     free(c);
     return foray_err_prefix(err, "card");
   }
+  c->cols = foray_dev_info(c->dev)->cols_max;
   c->scratch_units = foray_dev_info(c->dev)->scratch_units;
   pthread_mutex_init(&c->lock, NULL);
   pthread_condattr_t attr;
@@ -172,6 +176,8 @@ uint32_t foray_card_read(struct foray_card *c, uint32_t offset) {
   case FORAY_REG_ABI_HASH_HI: v = half(FORAY_ABI_HASH, true); break;
   case FORAY_REG_BUILD_ID: v = 0x6d6f6465; break; /* "mode": a model, not a bitstream */
   case FORAY_REG_SCRATCH_UNITS: v = c->scratch_units; break;
+  case FORAY_REG_STOP: v = c->stop; break;
+  case FORAY_REG_COLS: v = c->cols; break;
   case FORAY_REG_ERROR: v = c->error; break;
   case FORAY_REG_ERROR_DESC: v = c->error_desc; break;
   default:
@@ -189,9 +195,11 @@ void foray_card_write(struct foray_card *c, uint32_t offset, uint32_t v) {
   case FORAY_REG_CONTROL:
     if (!(v & FORAY_CARD_START) || c->busy) break;
     c->control = FORAY_CARD_START;
+    c->stop = false;
     c->busy = c->asked = true;
     pthread_cond_broadcast(&c->changed);
     break;
+  case FORAY_REG_STOP: c->stop = v & 1; break;
   case FORAY_REG_IRQ_GLOBAL: c->irq_global = v & 1; break;
   case FORAY_REG_IRQ_ENABLE: c->irq_enable = v & 3; break;
   case FORAY_REG_IRQ_STATUS: c->irq_status ^= v & 3; break;
@@ -242,7 +250,9 @@ void foray_card_serve(struct foray_card *c, volatile uint32_t *w, const atomic_b
     for (size_t i = 0; i < sizeof args / sizeof *args; i++) foray_card_write(c, args[i], w[args[i] / 4]);
     foray_card_write(c, FORAY_REG_IRQ_STATUS, foray_card_read(c, FORAY_REG_IRQ_STATUS)); /* taken */
     foray_card_write(c, FORAY_REG_CONTROL, FORAY_CARD_START);
-    while (!foray_card_wait(c, 1000)) continue;
+    w[FORAY_REG_STOP / 4] = 0;
+    while (!foray_card_wait(c, 1))
+      if (w[FORAY_REG_STOP / 4] & 1) foray_card_write(c, FORAY_REG_STOP, 1);
     publish(c, w);
     atomic_thread_fence(memory_order_release);
     w[FORAY_REG_CONTROL / 4] = foray_card_read(c, FORAY_REG_CONTROL);
