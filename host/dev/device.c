@@ -236,15 +236,16 @@ enum foray_status foray_dev_trace(struct foray_dev *d, const struct foray_dev_tr
   return FORAY_OK;
 }
 
-enum foray_status foray_dev_state_reset(struct foray_dev *d, uint64_t state_addr, uint32_t max_pos,
-                                        uint64_t kv_addr, uint64_t kv_bytes, uint64_t resid_addr,
-                                        uint32_t resid_slots, struct foray_err *err) {
+enum foray_status foray_dev_state_reset(struct foray_dev *d, uint64_t state_addr,
+                                        const struct foray_dev_context *c, struct foray_err *err) {
   struct foray_rec_state s = {.magic = FORAY_MAGIC_STATE,
-                              .max_pos = max_pos,
-                              .kv = FORAY_DEV_UNITS(kv_addr),
-                              .kv_units = (uint32_t)(kv_bytes / FORAY_ABI_UNIT),
-                              .resid = FORAY_DEV_UNITS(resid_addr),
-                              .resid_slots = resid_slots};
+                              .max_pos = c->max_pos,
+                              .kv = FORAY_DEV_UNITS(c->kv_addr),
+                              .kv_units = (uint32_t)(c->kv_bytes / FORAY_ABI_UNIT),
+                              .resid = FORAY_DEV_UNITS(c->resid_addr),
+                              .resid_slots = c->resid_slots,
+                              .keep = FORAY_DEV_UNITS(c->keep_addr),
+                              .keep_slots = c->keep_slots};
   uint32_t w[FORAY_ABI_STATE_WORDS];
   foray_rec_state_pack(&s, w);
   return foray_dev_upload(d, state_addr, w, sizeof w, err);

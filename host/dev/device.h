@@ -99,11 +99,19 @@ void foray_dev_counters(struct foray_dev *d, uint64_t out[FORAY_COUNTER_COUNT]);
 enum foray_status foray_dev_trace(struct foray_dev *d, const struct foray_dev_trace *t,
                                   struct foray_err *err) FORAY_NODISCARD;
 
-/* Writes a fresh context: nothing fed yet. Addresses in bytes; kv_bytes as foray_dev_kv_bytes of all layers;
- * resid has slots * foray_dev_y32_bytes(width) bytes. */
-enum foray_status foray_dev_state_reset(struct foray_dev *d, uint64_t state_addr, uint32_t max_pos,
-                                        uint64_t kv_addr, uint64_t kv_bytes, uint64_t resid_addr,
-                                        uint32_t resid_slots, struct foray_err *err) FORAY_NODISCARD;
+/* Memory of a context: addresses in bytes. */
+struct foray_dev_context {
+  uint32_t max_pos;
+  uint64_t kv_addr, kv_bytes; /* foray_dev_kv_bytes of all layers */
+  uint64_t resid_addr;        /* resid_slots * foray_dev_y32_bytes(width) */
+  uint32_t resid_slots;
+  uint64_t keep_addr; /* keep_slots * foray_dev_a16_bytes(width); 0 for programs without KEEP and PREV */
+  uint32_t keep_slots;
+};
+/* Writes a fresh context: nothing fed yet. */
+enum foray_status foray_dev_state_reset(struct foray_dev *d, uint64_t state_addr,
+                                        const struct foray_dev_context *c,
+                                        struct foray_err *err) FORAY_NODISCARD;
 
 /* ---- layout arithmetic (docs/numerics.md 4; multiples of 64 bytes) ---- */
 

@@ -317,6 +317,15 @@ static void do_embed(struct foray_soft *s, const uint32_t *w, struct batch b) {
   count(s, FORAY_COUNTER_EMBED_BYTES, (uint64_t)(b.c1 - b.c0) * (d.cols + d.cols / 32 + 2));
 }
 
+/* Between column c of an A16 vector of the residual's width and the slot of a position. */
+static void move_kept(struct foray_soft *s, uint32_t unit, uint32_t c, uint32_t position, bool keep) {
+  uint64_t bytes = foray_dev_a16_bytes(s->c.prog.width);
+  uint8_t *column = (uint8_t *)a16(s, unit, s->c.prog.width, c).exp;
+  uint8_t *slot = heap_at(s, s->c.state.keep) + bytes * (position % s->c.state.keep_slots);
+  copy(s, keep ? slot : column, keep ? column : slot, (size_t)bytes);
+  count(s, FORAY_COUNTER_RESID_BYTES, bytes);
+}
+
 static void do_columns(struct foray_soft *s, const uint32_t *w, struct batch b) {
   union {
     struct foray_desc_rmsnorm norm;
@@ -325,6 +334,8 @@ static void do_columns(struct foray_soft *s, const uint32_t *w, struct batch b) 
     struct foray_desc_silu_mul silu;
     struct foray_desc_quant quant;
     struct foray_desc_add add;
+    struct foray_desc_keep keep;
+    struct foray_desc_prev prev;
   } d;
   const struct foray_kernels *k = s->k;
   switch (w[0] & 0xff) {
@@ -366,6 +377,15 @@ static void do_columns(struct foray_soft *s, const uint32_t *w, struct batch b) 
     foray_desc_add_unpack(w, &d.add);
     for (uint32_t c = b.c0; c < b.c1; c++)
       k->add(s->karg, d.add.n, y32(s, d.add.acc, d.add.n, c), y32(s, d.add.src, d.add.n, c));
+    break;
+  case FORAY_OP_KEEP:
+    foray_desc_keep_unpack(w, &d.keep);
+    for (uint32_t c = b.c0; c < b.c1; c++) move_kept(s, d.keep.src, c, b.pos0 + c, true);
+    break;
+  case FORAY_OP_PREV:
+    foray_desc_prev_unpack(w, &d.prev);
+    for (uint32_t c = b.c0; c < b.c1; c++) /* nothing comes before position 0: its own slot, as it is */
+      move_kept(s, d.prev.dst, c, b.pos0 + c - (b.pos0 + c > 0), false);
     break;
   }
 }
@@ -605,7 +625,8 @@ static uint32_t check_up(struct foray_soft *s, const struct foray_segment *g, st
  * or, if a check finds a wrong token, an earlier one. */
 static uint32_t decide(struct foray_soft *s, struct batch b, struct drafting *d, struct foray_rec_ring *r) {
   const struct foray_rec_run *run = &s->c.run;
-  bool early = !run->check || d->drafted - d->unchecked < run->check;
+  bool early = (!run->check || d->drafted - d->unchecked < run->check) &&
+               !((run->flags & FORAY_RUN_FULL_FIRST) && d->drafted == 0);
   uint32_t tried = 0;
   for (uint32_t seg = 0; seg < s->c.prog.n_seg; seg++) {
     const struct foray_segment *g = &s->c.seg[seg];

@@ -7,7 +7,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "records are copied as
 struct checker {
   const struct foray_space *sp;
   struct foray_checked *c;
-  bool in_test, embed_seen, head_seen;
+  bool in_test, embed_seen, head_seen, keeps;
   uint32_t seg; /* the open segment */
 };
 
@@ -208,6 +208,27 @@ static uint32_t op_add(struct checker *k, const uint32_t *w) {
   return FORAY_DEVERR_NONE;
 }
 
+static uint32_t op_kept(struct checker *k, uint32_t at, bool plain) {
+  struct range a;
+  NEED(plain, FIELD);
+  NEED(k->in_test, ORDER);
+  k->keeps = true;
+  NEED(in_scratch(k, at, foray_dev_a16_bytes(k->c->prog.width), &a), SCRATCH);
+  return FORAY_DEVERR_NONE;
+}
+
+static uint32_t op_keep(struct checker *k, const uint32_t *w) {
+  struct foray_desc_keep d;
+  foray_desc_keep_unpack(w, &d);
+  return op_kept(k, d.src, !foray_desc_keep_spare(w) && d.flags == 0);
+}
+
+static uint32_t op_prev(struct checker *k, const uint32_t *w) {
+  struct foray_desc_prev d;
+  foray_desc_prev_unpack(w, &d);
+  return op_kept(k, d.dst, !foray_desc_prev_spare(w) && d.flags == 0);
+}
+
 static uint32_t check_op(struct checker *k, const uint32_t *w) {
   switch (w[0] & 0xff) {
   case FORAY_OP_EMBED: return op_embed(k, w);
@@ -220,6 +241,8 @@ static uint32_t check_op(struct checker *k, const uint32_t *w) {
   case FORAY_OP_SILU_MUL: return op_silu_mul(k, w);
   case FORAY_OP_QUANT: return op_quant(k, w);
   case FORAY_OP_ADD: return op_add(k, w);
+  case FORAY_OP_KEEP: return op_keep(k, w);
+  case FORAY_OP_PREV: return op_prev(k, w);
   default: return FORAY_DEVERR_OPCODE;
   }
 }
@@ -308,7 +331,8 @@ static uint32_t check_run(const struct foray_space *sp, uint32_t unit, struct fo
   get(sp, w, sp->heap + (uint64_t)unit * FORAY_ABI_UNIT, sizeof w);
   foray_rec_run_unpack(w, r);
   NEED(r->magic == FORAY_MAGIC_RUN && !foray_rec_run_spare(w), RUN);
-  const uint32_t known = FORAY_RUN_SAMPLE | FORAY_RUN_SCORE | FORAY_RUN_FLUSH | FORAY_RUN_STOP_BEFORE;
+  const uint32_t known =
+      FORAY_RUN_SAMPLE | FORAY_RUN_SCORE | FORAY_RUN_FLUSH | FORAY_RUN_STOP_BEFORE | FORAY_RUN_FULL_FIRST;
   NEED(!(r->flags & ~known) && r->stop_n <= FORAY_ABI_STOP_IDS && r->check < FORAY_ABI_COLS_MAX, RUN);
   bool sample = (r->flags & FORAY_RUN_SAMPLE) != 0, score = (r->flags & FORAY_RUN_SCORE) != 0;
   NEED(sample ? r->inv_temp >= 1 && r->inv_temp <= 1u << 26 : r->inv_temp == 0, RUN);
@@ -335,7 +359,7 @@ static uint32_t check_state(const struct foray_space *sp, struct foray_checked *
 }
 
 /* What binds run, context and program together. */
-static uint32_t check_together(const struct foray_space *sp, struct foray_checked *c) {
+static uint32_t check_together(const struct foray_space *sp, struct foray_checked *c, bool keeps) {
   struct foray_rec_state *s = &c->state;
   struct foray_rec_run *r = &c->run;
   NEED(s->done[0] == s->len, STATE);
@@ -344,6 +368,10 @@ static uint32_t check_together(const struct foray_space *sp, struct foray_checke
     NEED(s->resid_slots >= c->prog.cols && s->resid_slots <= FORAY_ABI_POSITIONS_MAX, STATE);
     NEED(s->len - s->done[c->prog.n_seg - 1] <= s->resid_slots, STATE);
     NEED(in_heap(sp, s->resid, s->resid_slots * foray_dev_y32_bytes(c->prog.width)), ADDRESS);
+  }
+  if (keeps) {
+    NEED(s->keep_slots > c->prog.cols && s->keep_slots <= FORAY_ABI_POSITIONS_MAX, STATE);
+    NEED(in_heap(sp, s->keep, s->keep_slots * foray_dev_a16_bytes(c->prog.width)), ADDRESS);
   }
   NEED(r->start <= s->len, RUN);
   NEED(r->feed_n <= s->max_pos - r->start, CONTEXT);
@@ -374,5 +402,5 @@ uint32_t foray_validate(const struct foray_space *sp, uint32_t run_unit, uint32_
   e = check_body(&k, copy, desc);
   if (e) return e;
   *desc = UINT32_MAX;
-  return check_together(sp, out);
+  return check_together(sp, out, k.keeps);
 }

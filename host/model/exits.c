@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +17,8 @@ static enum foray_status bad(const char *path, struct foray_err *err, const char
 
 void foray_exits_close(struct foray_exits *x) {
   if (!x) return;
-  for (int e = 0; e < FORAY_EXITS_MAX; e++) free(x->exit[e].norm), free(x->exit[e].map);
+  for (int e = 0; e < FORAY_EXITS_MAX; e++)
+    free(x->exit[e].norm), free(x->exit[e].map), free(x->exit[e].prev);
   for (uint32_t i = 0; x->lora && i < x->n_lora; i++) free(x->lora[i].a), free(x->lora[i].b);
   free(x->lora);
   free(x->vocab);
@@ -76,8 +78,8 @@ static enum foray_status head(struct foray_exits *x, const struct foray_gguf *g,
   if (st) return st;
   if (s.len != 11 || memcmp(s.ptr, "foray-exits", 11)) return bad(path, err, "adapter.type is another");
   if ((st = foray_gguf_get_u32(g, "foray.exits.version", &version, err))) return st;
-  if (version != FORAY_EXITS_VERSION)
-    return foray_err_set(err, FORAY_E_UNSUPPORTED, "%s: exits file of version %u, this program reads %d",
+  if (version < 1 || version > FORAY_EXITS_VERSION)
+    return foray_err_set(err, FORAY_E_UNSUPPORTED, "%s: exits file of version %u, this program reads 1 to %d",
                          path, version, FORAY_EXITS_VERSION);
   if ((st = text(g, "foray.exits.base", x->base_sha256, sizeof x->base_sha256, err))) return st;
   if ((st = text(g, "foray.exits.target", x->target_sha256, sizeof x->target_sha256, err))) return st;
@@ -148,6 +150,10 @@ static enum foray_status exits(struct foray_exits *x, const struct foray_gguf *g
     if ((st = floats(g, name, x->n_embd, 1, &h->norm, err))) return st;
     snprintf(name, sizeof name, "exit.%d.map", e);
     if ((st = floats(g, name, x->n_embd, x->n_embd, &h->map, err))) return st;
+    snprintf(name, sizeof name, "exit.%d.prev", e);
+    bool prev = foray_gguf_find_tensor(g, name) != NULL;
+    if (e && prev != (x->exit[0].prev != NULL)) return bad(path, err, "some exits have prev, some have not");
+    if (prev && (st = floats(g, name, x->n_embd, x->n_embd, &h->prev, err))) return st;
   }
   return FORAY_OK;
 }

@@ -13,11 +13,15 @@
  * An exit e that follows `layer` blocks (the residual h after blocks 0..layer-1) is exactly this op list:
  *
  *   n      = rmsnorm(h, norm)                  (the base model's epsilon; h itself stays as it is)
- *   z      = map n                             (n_embd x n_embd, no bias, no residual)
+ *   z      = map n + prev k                    (n_embd x n_embd each, no bias, no residual)
+ *   KEEP z
  *   logits = head[0 .. head_rows) z            (the first head_rows rows of the trimmed head: vocab[0..])
  *   EXIT: p = softmax(logits); sure when p[argmax] > threshold
  *
- * and full depth is: n = rmsnorm(h, the base model's output_norm), logits = head[0 .. n_vocab) n. Row i of
+ * where k is what was kept for the position before: at full depth KEEP n, else KEEP z of the exit that it
+ * left at. Files of version 1 have no `prev`: z = map n, and nothing is kept.
+ *
+ * Full depth is: n = rmsnorm(h, the base model's output_norm), logits = head[0 .. n_vocab) n. Row i of
  * the trimmed head is row vocab[i] of the base model's output matrix (or of token_embd where tied), with LoRA
  * merged if the file holds one for it. Calibration is already inside `map` (the temperature that makes "more
  * than 0.7 sure" mean right at least 80 % of the time scales its rows), so the ops need no extra scale.
@@ -31,8 +35,8 @@
 #include <stdint.h>
 
 enum {
-  FORAY_EXITS_VERSION = 1,
-  FORAY_EXITS_MAX = 8, /* exits per model */
+  FORAY_EXITS_VERSION = 2, /* 1 is read too */
+  FORAY_EXITS_MAX = 8,     /* exits per model */
   FORAY_EXITS_PATH_MAX = 4096,
   FORAY_EXITS_LORA_RANK_MAX = 256,
 };
@@ -52,6 +56,7 @@ struct foray_exits_head {
   float threshold;    /* default: leave when the top probability is greater */
   float *norm;        /* n_embd */
   float *map;         /* n_embd x n_embd, row-major, row = output */
+  float *prev;        /* the same; all exits of a file have it or none (NULL) */
 };
 
 struct foray_exits {

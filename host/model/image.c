@@ -74,7 +74,7 @@ static enum foray_status read_all(struct foray_image *img, const char *label, st
   if (h.flags & ~1u || (h.flags && h.config.tied)) return BAD("%s: unknown flags %#x", label, h.flags);
   /* sizes are bounded by the configuration's limits, so this memory is what the file's own shape needs */
   struct foray_image_tensor *t =
-      calloc((size_t)h.config.n_layer * 9 + 2 * FORAY_IMAGE_EXITS_MAX + 8, sizeof *t);
+      calloc((size_t)h.config.n_layer * 9 + 3 * FORAY_IMAGE_EXITS_MAX + 8, sizeof *t);
   if (!t) return foray_err_set(err, FORAY_E_NOMEM, "%s: out of memory", label);
   img->tensors = t;
   img->n_tensors = foray_image_plan_list(&h.config, h.flags & 1u, t);

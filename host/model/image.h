@@ -71,7 +71,8 @@ enum foray_image_type { FORAY_IMAGE_Q4A = 1, FORAY_IMAGE_Q8S = 2, FORAY_IMAGE_V3
   X(OUTPUT_NORM, "none", false)                                                                              \
   X(HEAD, "none", true)       /* trimmed: row i is token vocab[i]; absent without a list */                  \
   X(TOKEN_EMBD, "none", true) /* whole vocabulary; also the full head of a tied model */                     \
-  X(HEAD_FULL, "none", true)  /* whole vocabulary; absent in tied models and when left out */
+  X(HEAD_FULL, "none", true)  /* whole vocabulary; absent in tied models and when left out */                \
+  X(EXIT_PREV, "exit", true)  /* map of what the position before kept; see exit_prev */
 
 enum foray_image_role {
 #define X(role, index, matrix) FORAY_IMAGE_##role,
@@ -109,10 +110,11 @@ struct foray_image_config {
   int32_t eps_exp;
   uint32_t tied;
   uint32_t n_exits;
-  uint32_t exit_layer[FORAY_IMAGE_EXITS_MAX];   /* blocks that run before, strictly rising, 1..n_layer-1 */
-  uint32_t exit_rows[FORAY_IMAGE_EXITS_MAX];    /* how many rows of the trimmed head it uses */
-  float exit_threshold[FORAY_IMAGE_EXITS_MAX];  /* default: leave when the top probability is greater */
-  uint32_t n_trim;                              /* ids in the vocabulary list; 0: no trimmed head */
+  uint32_t exit_layer[FORAY_IMAGE_EXITS_MAX];  /* blocks that run before, strictly rising, 1..n_layer-1 */
+  uint32_t exit_rows[FORAY_IMAGE_EXITS_MAX];   /* how many rows of the trimmed head it uses */
+  float exit_threshold[FORAY_IMAGE_EXITS_MAX]; /* default: leave when the top probability is greater */
+  uint32_t exit_prev; /* 1: exits also read the final state of the position before (model/exits.h) */
+  uint32_t n_trim;    /* ids in the vocabulary list; 0: no trimmed head */
   uint8_t source_sha256[FORAY_SHA256_BYTES];    /* the GGUF file */
   uint8_t tokenizer_sha256[FORAY_SHA256_BYTES]; /* foray_tokenizer_hash */
   uint8_t exits_sha256[FORAY_SHA256_BYTES];     /* foray_exits.sha256; zeros without */

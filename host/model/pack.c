@@ -153,6 +153,7 @@ static enum foray_status read_exits(struct foray_pack_job *j, struct foray_err *
   memcpy(j->vocab, x->vocab, x->n_vocab * sizeof *j->vocab);
   g->n_trim = x->n_vocab;
   g->n_exits = (uint32_t)x->n_exits;
+  g->exit_prev = x->n_exits && x->exit[0].prev;
   for (int e = 0; e < x->n_exits; e++) {
     g->exit_layer[e] = x->exit[e].layer;
     g->exit_rows[e] = x->exit[e].head_rows;
@@ -171,9 +172,12 @@ static void name_tensor(const struct foray_pack_job *j, struct foray_image_tenso
   };
   if (t->role <= FORAY_IMAGE_FFN_DOWN) {
     foray_role_tensor_name(role[t->role], t->index, t->name, sizeof t->name);
-  } else if (t->role == FORAY_IMAGE_EXIT_NORM || t->role == FORAY_IMAGE_EXIT_MAP) {
+  } else if (t->role == FORAY_IMAGE_EXIT_NORM || t->role == FORAY_IMAGE_EXIT_MAP ||
+             t->role == FORAY_IMAGE_EXIT_PREV) {
     snprintf(t->name, sizeof t->name, "exit.%u.%s", t->index,
-             t->role == FORAY_IMAGE_EXIT_NORM ? "norm" : "map");
+             t->role == FORAY_IMAGE_EXIT_NORM  ? "norm"
+             : t->role == FORAY_IMAGE_EXIT_MAP ? "map"
+                                               : "prev");
   } else if (t->role == FORAY_IMAGE_OUTPUT_NORM) {
     snprintf(t->name, sizeof t->name, "output_norm.weight");
   } else if (t->role == FORAY_IMAGE_TOKEN_EMBD) {
@@ -217,7 +221,7 @@ static enum foray_status build(struct foray_pack_job *j, const char *out_path, s
   if (st == FORAY_OK) st = read_exits(j, err);
   if (st != FORAY_OK) return st;
   j->img.tensors =
-      calloc((size_t)j->img.config.n_layer * 9 + 2 * FORAY_IMAGE_EXITS_MAX + 8, sizeof *j->img.tensors);
+      calloc((size_t)j->img.config.n_layer * 9 + 3 * FORAY_IMAGE_EXITS_MAX + 8, sizeof *j->img.tensors);
   if (!j->img.tensors) return foray_err_set(err, FORAY_E_NOMEM, "out of memory");
   j->img.n_tensors = foray_image_plan_list(&j->img.config, !o->no_full_head, j->img.tensors);
   j->codes = calloc(j->img.n_tensors, sizeof *j->codes);

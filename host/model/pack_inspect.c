@@ -36,7 +36,8 @@ static uint64_t bytes_until(const struct foray_image *img, uint32_t e) {
   for (uint32_t i = 0; i < img->n_tensors; i++) {
     const struct foray_image_tensor *t = &img->tensors[i];
     if (t->role <= FORAY_IMAGE_FFN_DOWN ? t->index < layers
-        : t->role == FORAY_IMAGE_EXIT_NORM || t->role == FORAY_IMAGE_EXIT_MAP
+        : t->role == FORAY_IMAGE_EXIT_NORM || t->role == FORAY_IMAGE_EXIT_MAP ||
+                t->role == FORAY_IMAGE_EXIT_PREV
             ? t->index <= e
             : t->role == FORAY_IMAGE_OUTPUT_NORM && e == c->n_exits) {
       sum += t->bytes;

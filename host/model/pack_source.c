@@ -64,9 +64,12 @@ static int smoothing(const struct foray_pack_job *j, const struct foray_image_te
 
 enum foray_status foray_pack_row(const struct foray_pack_job *j, const struct foray_image_tensor *t,
                                  uint32_t r, float *dst, struct foray_err *err) {
-  if (t->role == FORAY_IMAGE_EXIT_NORM || t->role == FORAY_IMAGE_EXIT_MAP) {
+  if (t->role == FORAY_IMAGE_EXIT_NORM || t->role == FORAY_IMAGE_EXIT_MAP ||
+      t->role == FORAY_IMAGE_EXIT_PREV) {
     const struct foray_exits_head *e = &j->exits->exit[t->index];
-    const float *src = t->role == FORAY_IMAGE_EXIT_NORM ? e->norm : e->map + (size_t)r * t->cols;
+    const float *src = t->role == FORAY_IMAGE_EXIT_NORM
+                           ? e->norm
+                           : (t->role == FORAY_IMAGE_EXIT_MAP ? e->map : e->prev) + (size_t)r * t->cols;
     memcpy(dst, src, t->cols * sizeof *dst);
     return FORAY_OK;
   }

@@ -68,9 +68,14 @@ static enum foray_status reset(struct foray_drafter *d, struct foray_err *err) {
   const struct foray_heap_map *m = &d->lw->map;
   uint64_t kv = (uint64_t)m->kv_layer_units * FORAY_ABI_UNIT * d->img->config.n_layer;
   d->n_fed = 0;
-  return foray_dev_state_reset(d->dev, (uint64_t)m->state * FORAY_ABI_UNIT, d->lw->ctx,
-                               (uint64_t)m->kv * FORAY_ABI_UNIT, kv, (uint64_t)m->resid * FORAY_ABI_UNIT,
-                               m->resid_slots, err);
+  struct foray_dev_context c = {.max_pos = d->lw->ctx,
+                                .kv_addr = (uint64_t)m->kv * FORAY_ABI_UNIT,
+                                .kv_bytes = kv,
+                                .resid_addr = (uint64_t)m->resid * FORAY_ABI_UNIT,
+                                .resid_slots = m->resid_slots,
+                                .keep_addr = (uint64_t)m->keep * FORAY_ABI_UNIT,
+                                .keep_slots = m->keep_slots};
+  return foray_dev_state_reset(d->dev, (uint64_t)m->state * FORAY_ABI_UNIT, &c, err);
 }
 
 /* Weight bytes by descriptor, to share a doorbell's traffic among its drafts. */
@@ -324,6 +329,9 @@ enum foray_status foray_drafter_draft(struct foray_drafter *d, const struct fora
   uint32_t room = d->lw->ctx - d->n_want, start = common(d);
   if (!room) return FORAY_OK;
   r.max_drafts = p->max < room ? p->max : room;
+#ifndef FORAY_MUTANT_PREV_STALE                                  /* exits read what an earlier draft kept */
+  if (d->img->config.exit_prev) r.flags |= FORAY_RUN_FULL_FIRST; /* a draft depends on its prefix alone */
+#endif
   enum foray_status s = rules(d, p, &r, err);
   if (s != FORAY_OK) return s;
   if (start == d->n_want) start--; /* the newest token makes the logits */

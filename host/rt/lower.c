@@ -54,6 +54,8 @@ static enum foray_status plan(const struct foray_image *img, const struct foray_
   m->freq = take(&p, (uint64_t)c->head_dim / 2 * 8);
   m->vocab = take(&p, (uint64_t)c->n_trim * 4);
   m->resid = take(&p, m->resid_slots * foray_dev_y32_bytes(c->n_embd));
+  m->keep_slots = c->exit_prev ? 2 * FORAY_ABI_COLS_MAX : 0;
+  m->keep = take(&p, m->keep_slots * foray_dev_a16_bytes(c->n_embd));
   uint64_t row = foray_dev_up((uint64_t)c->n_vocab * 4, FORAY_ABI_UNIT);
   m->dump_units = (uint32_t)(o->score_rows * row / FORAY_ABI_UNIT);
   m->dump = take(&p, o->score_rows * row);
@@ -128,18 +130,26 @@ static void early_exit(struct build *b, uint32_t e, uint32_t index) {
   EMIT(test, .index = index);
   norm(b, FORAY_IMAGE_EXIT_NORM, e, b->r, b->n);
   gemv(b, FORAY_IMAGE_EXIT_MAP, e, b->n, b->y);
+  if (b->c->exit_prev) { /* + map of what the position before kept: its final state, or an exit's guess of it
+                          */
+    EMIT(prev, .dst = b->n);
+    gemv(b, FORAY_IMAGE_EXIT_PREV, e, b->n, b->q);
+    EMIT(add, .acc = b->y, .src = b->q, .n = b->c->n_embd);
+  }
   EMIT(quant, .src = b->y, .dst = b->n, .n = b->c->n_embd);
+  if (b->c->exit_prev) EMIT(keep, .src = b->n);
   EMIT(head, .qtype = (uint32_t)head->type, .src = b->n, .ids = b->map->vocab, .cols = head->cols,
        .rows = head->rows, .addr = where(b, head->off), .exp = head->exp, .used = b->c->exit_rows[e]);
   EMIT(exit, .flags = 0);
 }
 
-static void final_test(struct build *b, uint32_t index, bool full_head) {
+static void final_test(struct build *b, uint32_t index, bool full_head, bool keep) {
   bool trim = b->c->n_trim && !full_head;
   const struct foray_image_tensor *head =
       foray_image_find(b->img, trim ? FORAY_IMAGE_HEAD : FORAY_IMAGE_HEAD_FULL, 0);
   EMIT(test, .flags = FORAY_DF_FINAL, .index = index);
   norm(b, FORAY_IMAGE_OUTPUT_NORM, 0, b->r, b->n);
+  if (keep) EMIT(keep, .src = b->n);
   EMIT(head, .qtype = (uint32_t)head->type, .src = b->n, .ids = trim ? b->map->vocab : 0, .cols = head->cols,
        .rows = head->rows, .addr = where(b, head->off), .exp = head->exp, .used = head->rows);
   EMIT(exit, .flags = 0);
@@ -170,7 +180,7 @@ static enum foray_status check(const struct foray_image *img, const struct foray
 }
 
 static uint32_t count_desc(const struct foray_image_config *c) {
-  return 8 + 17 * c->n_layer + 8 * (c->n_exits + 1);
+  return 8 + 17 * c->n_layer + 12 * (c->n_exits + 1);
 }
 
 static enum foray_status build(const struct foray_image *img, const struct foray_lower_opts *o,
@@ -194,6 +204,7 @@ static enum foray_status build(const struct foray_image *img, const struct foray
   b->q = at, b->k = b->q + q, b->v = b->k + kv, b->a = b->v + kv;
   b->gate = at, b->up = b->gate + f, b->h = b->up + f;
   uint32_t end1 = b->a + a, end2 = b->h + h;
+  if (end1 < b->q + r) end1 = b->q + r; /* exits use the place of q for a vector of the residual's width */
   lw->scratch_units = end1 > end2 ? end1 : end2;
 
   const struct foray_image_tensor *embd = foray_image_find(img, FORAY_IMAGE_TOKEN_EMBD, 0);
@@ -215,7 +226,7 @@ static enum foray_status build(const struct foray_image *img, const struct foray
     layer(b, il);
   }
   lw->test_layer[test] = c->n_layer;
-  final_test(b, test++, o->full_head);
+  final_test(b, test++, o->full_head, c->exit_prev && !o->no_exits);
   EMIT(end, .flags = 0);
   lw->n_seg = seg;
   lw->n_test = test;

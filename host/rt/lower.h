@@ -28,8 +28,8 @@ struct foray_lower_opts {
 
 /* Heap addresses and sizes in units; 0 = absent. */
 struct foray_heap_map {
-  uint32_t run, state, program, program2, ring, feed, freq, vocab, stream, rest, kv, resid, dump;
-  uint32_t ring_slots, feed_ids, kv_layer_units, resid_slots, dump_units;
+  uint32_t run, state, program, program2, ring, feed, freq, vocab, stream, rest, kv, resid, keep, dump;
+  uint32_t ring_slots, feed_ids, kv_layer_units, resid_slots, keep_slots, dump_units;
   uint32_t end; /* first unit behind it all */
 };
 

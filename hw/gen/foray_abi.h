@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define FORAY_ABI_HASH UINT64_C(0x48bef6cc6ef792f3)
+#define FORAY_ABI_HASH UINT64_C(0x69bd766d17a357e9)
 
 /* sizes and limits */
 enum {
@@ -62,6 +62,8 @@ enum {
   FORAY_OP_SILU_MUL = 13, /* A16 = silu(gate) * up */
   FORAY_OP_QUANT = 14, /* A16 = Y32 */
   FORAY_OP_ADD = 15, /* R32 += Y32 */
+  FORAY_OP_KEEP = 16, /* exit sections only: the context keeps an A16 for the column's position */
+  FORAY_OP_PREV = 17, /* exit sections only: A16 = what was kept for the position before the column's */
 };
 
 /* error codes of a run */
@@ -95,6 +97,7 @@ enum {
   FORAY_RUN_SCORE = 2, /* full depth for each fed position, its logits to the dump; no drafting */
   FORAY_RUN_FLUSH = 4, /* at the end take all positions through all segments */
   FORAY_RUN_STOP_BEFORE = 8, /* a stop rule that fires drops the decision before sampling, instead of ending after it */
+  FORAY_RUN_FULL_FIRST = 16, /* no early exit for the first draft: PREV then reads what this draft kept */
   FORAY_RING_STOP_ID = 1, /* the token is a stop id */
   FORAY_RING_STOP_RULE = 2, /* the stop rule fired on it */
   FORAY_RING_CONFIRMED = 4, /* chosen early, then by full depth too: all but exit is full depth's */
@@ -165,7 +168,7 @@ enum {
   FORAY_COUNTER_READ_UNITS = 28, /* units of 64 bytes read from memory */
   FORAY_COUNTER_WRITE_UNITS = 29, /* write commands, of at most 64 bytes */
 };
-enum { FORAY_COUNTER_COUNT = 30, FORAY_OP_COUNT = 16, FORAY_DEVERR_COUNT = 18 };
+enum { FORAY_COUNTER_COUNT = 30, FORAY_OP_COUNT = 18, FORAY_DEVERR_COUNT = 18 };
 
 /* Never NULL. */
 static inline const char *foray_op_name(uint32_t v) {
@@ -185,6 +188,8 @@ static inline const char *foray_op_name(uint32_t v) {
   case 13: return "SILU_MUL";
   case 14: return "QUANT";
   case 15: return "ADD";
+  case 16: return "KEEP";
+  case 17: return "PREV";
   default: return "?";
   }
 }
@@ -718,6 +723,44 @@ static inline uint32_t foray_desc_add_spare(const uint32_t w[16]) {
   return 0 | (w[0] & 0xffff0000u) | w[4] | w[5] | w[6] | w[7] | w[8] | w[9] | w[10] | w[11] | w[12] | w[13] | w[14] | w[15];
 }
 
+enum { FORAY_KEEP_BYTES = 64 };
+struct foray_desc_keep {
+  uint32_t flags; /* FORAY_DF_* */
+  uint32_t src; /* scratch, A16 of PROG.width elements, copied as it is */
+};
+static inline void foray_desc_keep_pack(const struct foray_desc_keep *v, uint32_t w[16]) {
+  for (int i = 0; i < 16; i++) w[i] = 0;
+  w[0] = 16u | (v->flags & 0xffu) << 8;
+  w[1] = (uint32_t)v->src;
+}
+static inline void foray_desc_keep_unpack(const uint32_t w[16], struct foray_desc_keep *v) {
+  v->flags = w[0] >> 8 & 0xffu;
+  v->src = w[1];
+}
+/* Nonzero when a bit that no field covers is set. */
+static inline uint32_t foray_desc_keep_spare(const uint32_t w[16]) {
+  return 0 | (w[0] & 0xffff0000u) | w[2] | w[3] | w[4] | w[5] | w[6] | w[7] | w[8] | w[9] | w[10] | w[11] | w[12] | w[13] | w[14] | w[15];
+}
+
+enum { FORAY_PREV_BYTES = 64 };
+struct foray_desc_prev {
+  uint32_t flags; /* FORAY_DF_* */
+  uint32_t dst; /* scratch, A16 of PROG.width elements */
+};
+static inline void foray_desc_prev_pack(const struct foray_desc_prev *v, uint32_t w[16]) {
+  for (int i = 0; i < 16; i++) w[i] = 0;
+  w[0] = 17u | (v->flags & 0xffu) << 8;
+  w[1] = (uint32_t)v->dst;
+}
+static inline void foray_desc_prev_unpack(const uint32_t w[16], struct foray_desc_prev *v) {
+  v->flags = w[0] >> 8 & 0xffu;
+  v->dst = w[1];
+}
+/* Nonzero when a bit that no field covers is set. */
+static inline uint32_t foray_desc_prev_spare(const uint32_t w[16]) {
+  return 0 | (w[0] & 0xffff0000u) | w[2] | w[3] | w[4] | w[5] | w[6] | w[7] | w[8] | w[9] | w[10] | w[11] | w[12] | w[13] | w[14] | w[15];
+}
+
 enum { FORAY_RUN_BYTES = 512 };
 struct foray_rec_run {
   uint32_t magic; /* 0x4E555246 */
@@ -827,6 +870,8 @@ struct foray_rec_state {
   uint32_t kv_units; /* its size */
   uint32_t resid; /* heap, saved residuals: slot = position mod resid_slots, an R32 each */
   uint32_t resid_slots; /* how many positions may wait for deeper segments */
+  uint32_t keep; /* heap, kept vectors: slot = position mod keep_slots, an A16 column each; 0: none */
+  uint32_t keep_slots; /* more than PROG.cols where the program has KEEP or PREV */
   uint32_t done[16]; /* done[s] = positions that went through segment s; never rising with s */
 };
 static inline void foray_rec_state_pack(const struct foray_rec_state *v, uint32_t w[32]) {
@@ -838,6 +883,8 @@ static inline void foray_rec_state_pack(const struct foray_rec_state *v, uint32_
   w[4] = (uint32_t)v->kv_units;
   w[5] = (uint32_t)v->resid;
   w[6] = (uint32_t)v->resid_slots;
+  w[7] = (uint32_t)v->keep;
+  w[8] = (uint32_t)v->keep_slots;
   for (int i = 0; i < 16; i++) w[16 + i] = (uint32_t)v->done[i];
 }
 static inline void foray_rec_state_unpack(const uint32_t w[32], struct foray_rec_state *v) {
@@ -848,11 +895,13 @@ static inline void foray_rec_state_unpack(const uint32_t w[32], struct foray_rec
   v->kv_units = w[4];
   v->resid = w[5];
   v->resid_slots = w[6];
+  v->keep = w[7];
+  v->keep_slots = w[8];
   for (int i = 0; i < 16; i++) v->done[i] = w[16 + i];
 }
 /* Nonzero when a bit that no field covers is set. */
 static inline uint32_t foray_rec_state_spare(const uint32_t w[32]) {
-  return 0 | w[7] | w[8] | w[9] | w[10] | w[11] | w[12] | w[13] | w[14] | w[15];
+  return 0 | w[9] | w[10] | w[11] | w[12] | w[13] | w[14] | w[15];
 }
 
 enum { FORAY_RING_BYTES = 128 };

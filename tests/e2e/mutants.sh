@@ -23,6 +23,7 @@ ROPE_AFTER_ROLLBACK    engine/*
 KV_ROLLBACK            rt/*
 SKIP_CATCHUP           dev/* rt/*
 CHECK_KEEPS_WRONG      rt/test_drafter
+PREV_STALE             rt/test_drafter
 SWAP_SCALE_OFFSET      dev/* rt/*
 '
 make -s all >/dev/null || exit 1

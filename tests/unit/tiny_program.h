@@ -26,7 +26,7 @@ enum {
 
 struct tiny {
   struct foray_dev *d;
-  uint64_t prog, state, kv, resid, run_addr, feed, ring, dump, kv_bytes, dump_bytes;
+  uint64_t prog, state, kv, resid, keep, run_addr, feed, ring, dump, kv_bytes, dump_bytes;
   uint32_t n, w[128][FORAY_ABI_DESC_WORDS];
   struct foray_rec_run run; /* defaults of tiny_run: change before a call */
   struct foray_dev_result res;
@@ -138,12 +138,20 @@ static inline void tiny_build(struct tiny *t, uint32_t cols) {
     NORM(n);
     if (!final) {
       MUL(n, y, TINY_WIDTH, TINY_WIDTH, false);
+      if (l == 1) { /* the second exit also reads what the position before kept */
+        TINY_EMIT(t, prev, .dst = x);
+        MUL(x, g, TINY_WIDTH, TINY_WIDTH, false);
+        TINY_EMIT(t, add, .acc = y, .src = g, .n = TINY_WIDTH);
+      }
       TINY_EMIT(t, quant, .src = y, .dst = x, .n = TINY_WIDTH);
+      TINY_EMIT(t, keep, .src = x);
       TINY_EMIT(t, head, .qtype = FORAY_QTYPE_Q8S, .src = x, .ids = ids_at, .cols = TINY_WIDTH,
                 .rows = TINY_TRIM, .addr = trim, .exp = TINY_E + 1, .used = l ? TINY_TRIM : 30);
-    } else
+    } else {
+      TINY_EMIT(t, keep, .src = n);
       TINY_EMIT(t, head, .qtype = FORAY_QTYPE_Q8S, .src = n, .ids = 0, .cols = TINY_WIDTH, .rows = TINY_VOCAB,
                 .addr = embd, .exp = TINY_E, .used = TINY_VOCAB);
+    }
     TINY_EMIT(t, exit, .flags = 0);
 #undef NORM
 #undef MUL
@@ -163,8 +171,14 @@ static inline void tiny_build(struct tiny *t, uint32_t cols) {
 }
 
 static inline bool tiny_reset(struct tiny *t, uint32_t resid_slots) {
-  return foray_dev_state_reset(t->d, t->state, TINY_MAX_POS, t->kv, t->kv_bytes, t->resid, resid_slots,
-                               &t->err) == FORAY_OK;
+  struct foray_dev_context c = {.max_pos = TINY_MAX_POS,
+                                .kv_addr = t->kv,
+                                .kv_bytes = t->kv_bytes,
+                                .resid_addr = t->resid,
+                                .resid_slots = resid_slots,
+                                .keep_addr = t->keep,
+                                .keep_slots = 9};
+  return foray_dev_state_reset(t->d, t->state, &c, &t->err) == FORAY_OK;
 }
 
 static inline bool tiny_open(struct tiny *t, const char *spec, uint64_t seed, uint32_t cols) {
@@ -179,6 +193,7 @@ static inline bool tiny_open(struct tiny *t, const char *spec, uint64_t seed, ui
   t->run_addr = tiny_put(t, NULL, FORAY_RUN_BYTES);
   t->kv = tiny_put(t, NULL, t->kv_bytes);
   t->resid = tiny_put(t, NULL, 64 * foray_dev_y32_bytes(TINY_WIDTH));
+  t->keep = tiny_put(t, NULL, 9 * foray_dev_a16_bytes(TINY_WIDTH));
   t->feed = tiny_put(t, NULL, 4 * TINY_MAX_POS);
   t->ring = tiny_put(t, NULL, TINY_RING * FORAY_RING_BYTES);
   t->dump = tiny_put(t, NULL, t->dump_bytes);

@@ -66,6 +66,7 @@ TEST(weights_are_consumed_in_the_order_of_the_image) {
                           .n_layer = 1 + seed % 6,
                           .n_exits = seed % 3 < 1 + seed % 6 ? seed % 3 : 0,
                           .n_trim = seed % 4 ? 72 : 0,
+                          .prev = seed % 7 < 4,
                           .qwen2 = seed % 2,
                           .tied = seed % 5 < 2};
     if (o.n_layer == 1) o.n_exits = 0;
@@ -96,7 +97,7 @@ TEST(weights_are_consumed_in_the_order_of_the_image) {
       CU_ASSERT_TRUE(addr + bytes <= (uint64_t)lw->map.stream * FORAY_ABI_UNIT + t.img->stream_bytes);
       at = addr + bytes;
     }
-    CU_ASSERT_EQUAL(matrices, 7 * o.n_layer + t.img->config.n_exits);
+    CU_ASSERT_EQUAL(matrices, 7 * o.n_layer + t.img->config.n_exits * (1 + t.img->config.exit_prev));
     CU_ASSERT_EQUAL(lw->map.end, lw->map.rest + (t.img->rest_bytes + 63) / 64);
     foray_lowered_free(lw);
     tiny_image_free(&t);

@@ -22,6 +22,7 @@ struct tiny_opts {
   uint64_t seed;
   uint32_t n_layer, n_exits; /* exits are spread over the layers */
   uint32_t n_trim;           /* 0: no trimmed head (and no exits) */
+  bool prev;                 /* exits read what the position before kept */
   bool qwen2, tied, q8;      /* q8: every matrix Q8S, else Q4A and Q8S mixed */
   uint32_t head_dim;         /* 0: 32 */
 };
@@ -90,6 +91,7 @@ static inline bool tiny_image_make(const struct tiny_opts *o, struct tiny_image 
                                    .eps_exp = -40,
                                    .tied = o->tied,
                                    .n_exits = o->n_trim ? o->n_exits : 0,
+                                   .exit_prev = o->n_trim && o->n_exits && o->prev,
                                    .n_trim = o->n_trim};
   for (uint32_t e = 0; e < c->n_exits; e++) {
     c->exit_layer[e] = 1 + e * (c->n_layer - 1) / c->n_exits;
