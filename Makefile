@@ -88,6 +88,8 @@ DIR_cotune := cloud/cotune
 DIR_simlink := sim/link
 DIR_card := sim/card
 DIR_cardhost := drivers/card
+DIR_hls := hls/device
+DIR_include := hls/include
 DIR_hosttools := host/tools
 DIR_cloudtools := cloud/tools
 DIR_fuzz := tests/fuzz
@@ -111,9 +113,10 @@ DEPS_cotune  := $(DEPS_train) train
 DEPS_simlink := $(DEPS_core) core proto
 DEPS_card    := $(DEPS_dev) dev
 DEPS_cardhost := $(DEPS_dev) dev
+DEPS_hls     := $(DEPS_dev) dev include
 DEPS_hosttools  := $(DEPS_api) api http
 DEPS_cloudtools := $(DEPS_cloudapi) cloudapi train cotune
-DEPS_tests   := $(LIBS) $(PLUGINS) foray abi gen unit
+DEPS_tests   := $(LIBS) $(PLUGINS) foray abi gen unit include
 
 # Devices outside host/dev are shared objects, build/<config>/devices/foray-dev-<name>.so (dev/plugin.h). A plugin is a
 # library of LIBS_PLUGIN with its own folder; it is linked with the archives below it and with its packages, so that
@@ -124,6 +127,9 @@ DIR_opencl  := drivers/opencl
 DEPS_opencl := $(DEPS_dev) dev
 SO_opencl   := dev core
 PKGS_opencl := OpenCL
+PLUGINS += hls
+SO_hls    := dev core
+EXTRA_hls  = $(patsubst %.c,$(B)/obj/%.o,$(wildcard hls/kernels/*.c))
 
 PKGS_core  := libcrypto jansson
 PKGS_model := libpcre2-8 libcurl zlib

@@ -61,6 +61,9 @@ void foray_soft_close(struct foray_soft *s);
 /* opts->stop. */
 void foray_soft_stop_flag(struct foray_soft *s, const _Atomic bool *stop);
 void foray_soft_use_heap(struct foray_soft *s, void *heap, uint64_t bytes);
+/* Zeroed host memory for a heap of that many bytes (a multiple of 64); NULL: none. */
+uint8_t *foray_soft_heap_map(uint64_t bytes);
+void foray_soft_heap_unmap(uint8_t *p, uint64_t bytes); /* NULL is allowed */
 uint8_t *foray_soft_heap(struct foray_soft *s);
 uint64_t foray_soft_heap_bytes(const struct foray_soft *s);
 enum foray_status foray_soft_upload(void *s, uint64_t addr, const void *src, uint64_t bytes,

@@ -44,9 +44,9 @@ struct batch {
 
 enum { HEAP_MAX_DEFAULT = 64 << 20, HEAP_SMALL = 1 << 20 };
 
-/* Zeroed. Large heaps are mapped, in huge pages where the system has them; small ones come from malloc, where
- * a sanitizer sees their ends. */
-static uint8_t *heap_map(uint64_t bytes) {
+/* Large heaps are mapped, in huge pages where the system has them; small ones come from malloc, where a
+ * sanitizer sees their ends. */
+uint8_t *foray_soft_heap_map(uint64_t bytes) {
   if (bytes < HEAP_SMALL) {
     uint8_t *p = aligned_alloc(FORAY_ABI_UNIT, (size_t)bytes);
     if (p) memset(p, 0, (size_t)bytes);
@@ -59,7 +59,7 @@ static uint8_t *heap_map(uint64_t bytes) {
   return p;
 }
 
-static void heap_unmap(uint8_t *p, uint64_t bytes) {
+void foray_soft_heap_unmap(uint8_t *p, uint64_t bytes) {
   if (p && bytes >= HEAP_SMALL)
     munmap(p, (size_t)bytes);
   else
@@ -95,7 +95,7 @@ enum foray_status foray_soft_open_on(const struct foray_soft_memory *m, const st
   s->k = k;
   s->karg = arg;
   s->mem = m;
-  s->heap = m ? m->area(arg, FORAY_SOFT_HEAP, heap_bytes) : heap_map(heap_bytes);
+  s->heap = m ? m->area(arg, FORAY_SOFT_HEAP, heap_bytes) : foray_soft_heap_map(heap_bytes);
   s->sp = (struct foray_space){s->heap, heap_bytes, scratch_units, cols_max, m ? m->get : NULL, arg};
   s->scratch = scratch_map(s, (size_t)scratch_units * FORAY_ABI_UNIT);
   s->prog = malloc((size_t)FORAY_ABI_PROGRAM_MAX * FORAY_ABI_UNIT);
@@ -110,7 +110,7 @@ enum foray_status foray_soft_open_on(const struct foray_soft_memory *m, const st
 void foray_soft_close(struct foray_soft *s) {
   if (!s) return;
   if (!s->mem) {
-    if (!s->foreign) heap_unmap(s->heap, s->sp.heap_bytes);
+    if (!s->foreign) foray_soft_heap_unmap(s->heap, s->sp.heap_bytes);
     free(s->scratch);
     free(s->logits);
   }
@@ -122,7 +122,7 @@ void foray_soft_stop_flag(struct foray_soft *s, const _Atomic bool *stop) { s->s
 
 void foray_soft_use_heap(struct foray_soft *s, void *heap, uint64_t bytes) {
   if (!heap || s->mem) return;
-  if (!s->foreign) heap_unmap(s->heap, s->sp.heap_bytes);
+  if (!s->foreign) foray_soft_heap_unmap(s->heap, s->sp.heap_bytes);
   s->foreign = true;
   s->heap = heap;
   s->sp.heap = heap;

@@ -79,4 +79,5 @@ static void watched(const char *spec) {
 TEST(what_a_watched_device_tells_adds_up) {
   watched("ref");
   watched("cpu");
+  watched("hls");
 }

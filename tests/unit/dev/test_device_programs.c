@@ -1,6 +1,6 @@
-/* Whole draft programs on `cpu` and `ref` side by side: random prompts, exits, stop rules, sampling,
- * rollbacks, scoring, broken descriptors. Results, rings, the last byte of the heap and all counters but the
- * clock must be alike, on each instruction set. */
+/* Whole draft programs on `ref` and another device side by side: random prompts, exits, checks, stop rules,
+ * sampling, rollbacks, scoring, broken descriptors. Results, rings, the last byte of the heap and all
+ * counters but the clock must be alike, on `cpu` with each instruction set and on `hls`. */
 #include "unit/harness.h"
 #include "unit/tiny_program.h"
 
@@ -106,10 +106,18 @@ static bool on_each_isa(char *spec, size_t cap, int isa) {
   return foray_isa_parse(spec + 4, &parsed, NULL) == FORAY_OK;
 }
 
+/* One past the last instruction set: the devices that are not `cpu`. */
+enum { OTHERS = FORAY_ISA_AMX + 2 };
+static bool on_each_device(char *spec, size_t cap, int i) {
+  if (i <= FORAY_ISA_AMX) return on_each_isa(spec, cap, i);
+  snprintf(spec, cap, "hls");
+  return true;
+}
+
 TEST(random_sessions_equal_ref) {
   char spec[32];
-  for (int isa = FORAY_ISA_SCALAR; isa <= FORAY_ISA_AMX; isa++) {
-    if (!on_each_isa(spec, sizeof spec, isa)) continue;
+  for (int i = FORAY_ISA_SCALAR; i < OTHERS; i++) {
+    if (!on_each_device(spec, sizeof spec, i)) continue;
     uint64_t drafted = 0;
     int bad = 0;
     for (uint64_t seed = 0; seed < 16; seed++) {
@@ -121,11 +129,9 @@ TEST(random_sessions_equal_ref) {
   }
 }
 
-TEST(broken_descriptors_end_alike) {
+static void broken_descriptors(const char *spec) {
   static struct tiny a, b;
   static const uint32_t prompt[] = {3, 50, 7, 99, 21, 0, 64, 8, 77, 31, 12};
-  char spec[32];
-  CU_ASSERT_TRUE_FATAL(on_each_isa(spec, sizeof spec, foray_cpu_isa()));
   CU_ASSERT_TRUE_FATAL(tiny_open(&a, "ref", 5, 8) && tiny_open(&b, spec, 5, 8));
   int errors = 0, bad = 0;
   for (uint64_t seed = 1; seed <= 300; seed++) {
@@ -155,6 +161,57 @@ TEST(broken_descriptors_end_alike) {
   }
   CU_ASSERT_EQUAL(bad, 0);
   CU_ASSERT(errors > 50 && errors < 300); /* both kinds occurred */
+  tiny_close(&a);
+  tiny_close(&b);
+}
+
+TEST(broken_descriptors_end_alike) {
+  char spec[32];
+  CU_ASSERT_TRUE_FATAL(on_each_isa(spec, sizeof spec, foray_cpu_isa()));
+  broken_descriptors(spec);
+  broken_descriptors("hls");
+}
+
+/* The run block and the context too: every word broken in turn. */
+TEST(broken_run_blocks_end_alike) {
+  static struct tiny a, b;
+  static const uint32_t prompt[] = {3, 50, 7, 99, 21};
+  CU_ASSERT_TRUE_FATAL(tiny_open(&a, "ref", 7, 4) && tiny_open(&b, "hls", 7, 4));
+  rng_state = 77;
+  int bad = 0;
+  uint32_t codes = 0;
+  for (uint32_t word = 0; word < FORAY_ABI_RUN_WORDS + FORAY_ABI_STATE_WORDS; word++)
+    for (int way = 0; way < 3; way++) {
+      const uint32_t flip = way == 0 ? 1u << below(32) : way == 1 ? below(1u << 9) : below(1u << 31);
+      enum foray_status st[2];
+      for (int i = 0; i < 2; i++) {
+        struct tiny *t = i ? &b : &a;
+        CU_ASSERT_TRUE(tiny_reset(t, 64));
+        CU_ASSERT_EQUAL(tiny_run(t, prompt, 5, 0, 3), FORAY_OK);
+        uint32_t run[FORAY_ABI_RUN_WORDS], state[FORAY_ABI_STATE_WORDS];
+        t->run.feed_n = 2, t->run.start = 4, t->run.max_drafts = 2;
+        t->run.flags = word % 2 ? 0 : FORAY_RUN_SCORE;
+        if (t->run.flags) t->run.max_drafts = 0;
+        foray_rec_run_pack(&t->run, run);
+        CU_ASSERT_EQUAL(foray_dev_download(t->d, t->state, state, sizeof state, NULL), FORAY_OK);
+        if (word < FORAY_ABI_RUN_WORDS)
+          run[word] ^= flip;
+        else
+          state[word - FORAY_ABI_RUN_WORDS] ^= flip;
+        CU_ASSERT_EQUAL(foray_dev_upload(t->d, t->state, state, sizeof state, NULL), FORAY_OK);
+        CU_ASSERT_EQUAL(foray_dev_upload(t->d, t->run_addr, run, sizeof run, NULL), FORAY_OK);
+        st[i] = foray_dev_run(t->d, t->run_addr, 0, &t->res, &t->err);
+        t->run.flags = 0;
+      }
+      codes |= 1u << a.res.error;
+      const char *what = difference(&a, &b, st[0], st[1]);
+      if (what)
+        printf("word %u ^ %x: %s differs (errors %u, %u)\n", word, flip, what, a.res.error, b.res.error),
+            bad++;
+    }
+  CU_ASSERT_EQUAL(bad, 0);
+  CU_ASSERT(codes & 1u << FORAY_DEVERR_RUN && codes & 1u << FORAY_DEVERR_ADDRESS &&
+            codes & 1u << FORAY_DEVERR_STATE && codes & 1u << FORAY_DEVERR_RING && codes & 1u);
   tiny_close(&a);
   tiny_close(&b);
 }
