@@ -225,39 +225,52 @@ module foray_mv #(
     logic [1:0] tag;
     logic [1:0] part;  // of the code beat
   } along_t;
-  along_t along_q[7];
+  along_t along_d, along_q1, along_q2, along_q3, along_q4, along_q5, along_q6;
+  always_comb begin
+    along_d.valid = take && !code_q;
+    along_d.sub = sub_q;
+    along_d.first = beat_q == '0;
+    along_d.last = last_beat && last_sub;
+    along_d.group = grp_q;
+    along_d.group0 = grp_q == '0;
+    along_d.block_end = last_grp;
+    along_d.bank = bank_q;
+    along_d.tag = tag_q;
+    along_d.part = grp_q[1:0];
+  end
   always_ff @(posedge clk_i) begin
-    along_q[1].valid <= take && !code_q && rst_ni;
-    along_q[1].sub <= sub_q;
-    along_q[1].first <= beat_q == '0;
-    along_q[1].last <= last_beat && last_sub;
-    along_q[1].group <= grp_q;
-    along_q[1].group0 <= grp_q == '0;
-    along_q[1].block_end <= last_grp;
-    along_q[1].bank <= bank_q;
-    along_q[1].tag <= tag_q;
-    along_q[1].part <= grp_q[1:0];
-    for (int i = 2; i < 7; i++) begin
-      along_q[i] <= along_q[i-1];
-      if (!rst_ni) along_q[i].valid <= 1'b0;
+    along_q1 <= along_d;
+    along_q2 <= along_q1;
+    along_q3 <= along_q2;
+    along_q4 <= along_q3;
+    along_q5 <= along_q4;
+    along_q6 <= along_q5;
+    if (!rst_ni) begin
+      along_q1.valid <= 1'b0;
+      along_q2.valid <= 1'b0;
+      along_q3.valid <= 1'b0;
+      along_q4.valid <= 1'b0;
+      along_q5.valid <= 1'b0;
+      along_q6.valid <= 1'b0;
     end
   end
-  assign along_q[0] = '0;
   logic [WsW-1:0] slice_q;
   always_ff @(posedge clk_i) if (take) slice_q <= ws_data_i;
 
   // ---- steps of a group through the scales
   logic xfer;
-  assign xfer = along_q[6].valid && along_q[6].last;
+  assign xfer = along_q6.valid && along_q6.last;
   logic step_q;
   logic [4:0] count_q;
   logic [127:0] sc_q, zp_q;
   logic [127:0] sc_new, zp_new;
   logic [511:0] codes;
   logic sgroup0_q, sbank_q, send_q;
-  assign codes = codes_q[along_q[6].tag];
-  assign sc_new = q4 ? (along_q[6].part[0] ? codes[256+:128] : codes[0+:128]) : codes[128*along_q[6].part+:128];
-  assign zp_new = along_q[6].part[0] ? codes[384+:128] : codes[128+:128];
+  logic unused_along;
+  assign unused_along = &{1'b0, along_q6.sub, along_q6.first, along_q6.group};
+  assign codes = codes_q[along_q6.tag];
+  assign sc_new = q4 ? (along_q6.part[0] ? codes[256+:128] : codes[0+:128]) : codes[128*along_q6.part+:128];
+  assign zp_new = along_q6.part[0] ? codes[384+:128] : codes[128+:128];
   always_ff @(posedge clk_i) begin
     if (!rst_ni) step_q <= 1'b0;
     else if (xfer) step_q <= 1'b1;
@@ -266,9 +279,9 @@ module foray_mv #(
       count_q <= '0;
       sc_q <= sc_new;
       zp_q <= zp_new;
-      sgroup0_q <= along_q[6].group0;
-      sbank_q <= along_q[6].bank;
-      send_q <= along_q[6].block_end;
+      sgroup0_q <= along_q6.group0;
+      sbank_q <= along_q6.bank;
+      send_q <= along_q6.block_end;
     end else begin
       count_q <= count_q + 5'd1;
       sc_q <= 128'(sc_q >> (8 * ScaleRows));
@@ -309,11 +322,11 @@ module foray_mv #(
         .rd_group_i(grp_q),
         .rd_beat_i(beat_q),
         .w_i(slice_q),
-        .dot_en_i(along_q[5].valid),
-        .dot_sub_i(along_q[5].sub),
-        .dot_first_i(along_q[5].first),
-        .sum_re_i(along_q[5].valid && along_q[5].last),
-        .sum_raddr_i(along_q[5].group),
+        .dot_en_i(along_q5.valid),
+        .dot_sub_i(along_q5.sub),
+        .dot_first_i(along_q5.first),
+        .sum_re_i(along_q5.valid && along_q5.last),
+        .sum_raddr_i(along_q5.group),
         .xfer_i(xfer),
         .step_i(step_q),
         .sc_i(sc_q[8*ScaleRows-1:0]),

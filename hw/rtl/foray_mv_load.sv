@@ -58,6 +58,18 @@ module foray_mv_load #(
   assign shift_units = (groups_i + 16'd63) >> 6;
   assign col_units = 20'd1 + 20'(groups_i) + 20'(shift_units);
 
+  logic signed [24:0] first_units;  // of c0 columns
+  logic unused_first;
+  assign unused_first = &{1'b0, first_units[24:20]};
+  foray_mul_lut #(
+      .AW(21),
+      .BW(4)
+  ) u_first (
+      .a_i({1'b0, col_units}),
+      .b_i(c0_i),
+      .p_o(first_units)
+  );
+
   logic last;
   assign last = kind_q == KindHead || (kind_q == KindShift && index_q + 16'd1 == shift_units) ||
       (kind_q == KindMant && index_q + 16'd1 == groups_i);
@@ -78,7 +90,7 @@ module foray_mv_load #(
       kind_q <= KindHead;
       index_q <= '0;
       col_q <= '0;
-      base_q <= src_i + 20'(c0_i) * col_units;
+      base_q <= src_i + first_units[19:0];
     end else if (run_q) begin
       index_q <= last ? 16'd0 : index_q + 16'd1;
       if (last) begin

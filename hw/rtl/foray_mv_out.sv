@@ -112,6 +112,17 @@ module foray_mv_out #(
   assign last_blk = blk_q + 17'd1 == blocks_i;
   logic [19:0] col_units, unit_q;
   assign col_units = 20'd1 + 20'(blocks_i);
+  logic signed [24:0] first_units;  // of c0 columns
+  logic unused_first;
+  assign unused_first = &{1'b0, first_units[24:20]};
+  foray_mul_lut #(
+      .AW(21),
+      .BW(4)
+  ) u_first (
+      .a_i({1'b0, col_units}),
+      .b_i(c0_i),
+      .p_o(first_units)
+  );
   logic [Cols-1:0][19:0] col_base_q;
 
   // ---- row mantissas, ids, bias
@@ -245,7 +256,8 @@ module foray_mv_out #(
     logic signed [61:0] a_q;
     logic signed [47:0] r_q;
     logic [15:0] m_q, m_q2;
-    logic signed [63:0] prod_q;
+    logic signed [41:0] low_q;
+    logic signed [40:0] high_q;
     logic signed [62:0] shifted;
     assign shifted = signed'({a_q, 1'b0}) >>> t_i;  // one bit below the unit
     always_ff @(posedge clk_i) begin
@@ -253,8 +265,10 @@ module foray_mv_out #(
       m_q <= mant16[16*(32'(row0)+l)+:16];
       r_q <= 48'((shifted >>> 1) + 63'(shifted[0]));
       m_q2 <= m_q;
-      prod_q <= 64'(r_q * signed'({1'b0, m_q2}));
-      y_q[l] <= added_q ? sum_y[l] : prod_q;
+      // two products of 25 x 17 bits, a DSP slice each
+      low_q <= signed'({1'b0, r_q[23:0]}) * signed'({1'b0, m_q2});
+      high_q <= signed'(r_q[47:24]) * signed'({1'b0, m_q2});
+      y_q[l] <= added_q ? sum_y[l] : 64'(low_q) + (64'(high_q) <<< 24);
     end
   end
 
@@ -602,7 +616,7 @@ module foray_mv_out #(
   logic [ColW-1:0] next_col;
   assign next_col = last_col ? '0 : col_q + ColW'(1);
   always_ff @(posedge clk_i) begin
-    if (start_i) col_base_q[0] <= dst_i + 20'(c0_i) * col_units;
+    if (start_i) col_base_q[0] <= dst_i + first_units[19:0];
     for (int unsigned c = 1; c < Cols; c++) col_base_q[c] <= col_base_q[c-1] + col_units;
     // StFix walks a column's units
     if (state_q != StFix) begin

@@ -1,0 +1,41 @@
+// Plain ports around foray_kv_put for its bench.
+module kv_put_tb (
+    input  logic         clk_i,
+    input  logic         rst_ni,
+    input  logic         cmd_valid_i,
+    input  logic [511:0] desc_i,
+    input  logic [3:0]   c0_i,
+    input  logic [3:0]   c1_i,
+    input  logic [31:0]  pos0_i,
+    input  logic [31:0]  kv_i,
+    input  logic [31:0]  max_pos_i,
+    output logic         done_o,
+    output logic         busy_o,
+    output logic [2:0]   act_o,
+    output logic         sp_re_o,
+    output logic [19:0]  sp_raddr_o,
+    input  logic [511:0] sp_rdata_i,
+    output logic         kw_valid_o,
+    input  logic         kw_ready_i,
+    output logic [31:0]  kw_addr_o,
+    output logic [511:0] kw_data_o,
+    output logic [63:0]  kw_strb_o
+);
+
+  foray_pkg::cmd_t cmd;
+  always_comb begin
+    cmd = '0;
+    cmd.desc = desc_i;
+    cmd.c0 = c0_i;
+    cmd.c1 = c1_i;
+    cmd.pos0 = pos0_i;
+    cmd.kv = kv_i;
+    cmd.max_pos = max_pos_i;
+  end
+
+  foray_kv_put u_dut (
+      .cmd_i(cmd),
+      .*
+  );
+
+endmodule
