@@ -2,12 +2,15 @@
 /// multiplier blocks and a few adders make it, where a plain product takes four blocks.
 module foray_mul (
     input  logic               clk_i,
+    /// Operands stand; without it nothing moves.
+    input  logic               en_i,
     input  logic signed [31:0] x_i,
     input  logic signed [32:0] y_i,
     /// x_i * y_i of three cycles ago.
     output logic signed [63:0] p_o
 );
 
+  logic en1_q, en2_q;
   logic signed [31:0] x_q;
   logic signed [32:0] y_q;
   logic signed [26:0] xl;
@@ -30,12 +33,18 @@ module foray_mul (
   end
 
   always_ff @(posedge clk_i) begin
-    x_q <= x_i;
-    y_q <= y_i;
-    ll_q <= 45'(xl * yl);
-    lh_q <= 43'(xl * yh);
-    hy_q <= hy_d;
-    p_o <= 64'(ll_q) + (64'(lh_q) <<< 17) + (64'(hy_q) <<< 26);
+    en1_q <= en_i;
+    en2_q <= en1_q;
+    if (en_i) begin
+      x_q <= x_i;
+      y_q <= y_i;
+    end
+    if (en1_q) begin
+      ll_q <= 45'(xl * yl);
+      lh_q <= 43'(xl * yh);
+      hy_q <= hy_d;
+    end
+    if (en2_q) p_o <= 64'(ll_q) + (64'(lh_q) <<< 17) + (64'(hy_q) <<< 26);
   end
 
 endmodule

@@ -160,6 +160,7 @@ module foray_vec_lanes (
     end
     foray_mul u_first (
         .clk_i,
+        .en_i(v_q[MulAt]),
         .x_i(a_mul),
         .y_i(ya),
         .p_o(prod_a[i])
@@ -191,6 +192,7 @@ module foray_vec_lanes (
     end
     foray_mul u_second (
         .clk_i,
+        .en_i(rope || square ? v_q[MulAt] : v_q[SecAt]),
         .x_i(xb),
         .y_i(yb),
         .p_o(prod_b[i])

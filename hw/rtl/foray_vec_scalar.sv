@@ -31,12 +31,30 @@ module foray_vec_scalar (
     output logic               trig_done_o
 );
 
+  typedef enum logic [3:0] {
+    N_IDLE,
+    N_EPS,
+    N_SHIFT,
+    N_SCALE,
+    N_TABLE,
+    N_INTER,
+    N_MR,
+    N_MR2,
+    N_NEWTON,
+    N_ROOT,
+    N_CUT,
+    N_DONE
+  } norm_e;
+  norm_e st_q;
+
   // ---- one multiplier, two tables
+  logic run_q;
   logic signed [31:0] mul_x;
   logic signed [32:0] mul_y;
   logic signed [63:0] mul_p;
   foray_mul u_mul (
       .clk_i,
+      .en_i(run_q || st_q != N_IDLE),
       .x_i(mul_x),
       .y_i(mul_y),
       .p_o(mul_p)
@@ -67,21 +85,6 @@ module foray_vec_scalar (
   );
 
   // ---- RMSNORM: v holds eps n, then the sum, then m r and f in turn
-  typedef enum logic [3:0] {
-    N_IDLE,
-    N_EPS,
-    N_SHIFT,
-    N_SCALE,
-    N_TABLE,
-    N_INTER,
-    N_MR,
-    N_MR2,
-    N_NEWTON,
-    N_ROOT,
-    N_CUT,
-    N_DONE
-  } norm_e;
-  norm_e st_q;
   logic [1:0] wait_q;
   logic [63:0] v_q;
   logic [32:0] r_q;  // r
@@ -200,7 +203,6 @@ module foray_vec_scalar (
 
   // ---- ROPE: a pair every four cycles, in two overlapping schedules of eleven cycles:
   // 0, 1 position times the two halves of the frequency; 5, 6 table for the phase and its complement; 6, 7 interpolation
-  logic run_q;
   logic [1:0] slot_q;
   logic [10:1] tv_q;  // a pair is in cycle i of its schedule
   logic issue, have_q, spec_q;
