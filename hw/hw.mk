@@ -7,6 +7,9 @@ RTL_TESTS := $(patsubst tests/rtl/test_%.cpp,%,$(wildcard tests/rtl/test_*.cpp))
 
 RTL_VARIANTS_vec := vec vec-bug
 RTL_FLAGS_vec-bug := +define+FORAY_BUG_VEC
+RTL_VARIANTS_exit := exit exit1 exit-bug
+RTL_FLAGS_exit1 := -GCols=1 -GUnroll=10 -CFLAGS -DCOLS=1
+RTL_FLAGS_exit-bug := +define+FORAY_BUG_EXIT
 RTL_VARIANTS_mv := mv mv8 mv64 mv-bug
 RTL_FLAGS_mv := -GCols=1 -GWsW=512 -CFLAGS -DCOLS=1 -CFLAGS -DWSW=512
 RTL_FLAGS_mv8 := -GCols=8 -GWsW=512 -CFLAGS -DCOLS=8 -CFLAGS -DWSW=512

@@ -14,6 +14,7 @@
 extern "C" {
 #define _Thread_local thread_local
 #define _Static_assert static_assert
+#define _Atomic /* the benches have one thread */
 #include "core/imath.h"
 #include "dev/exit.h"
 #include "dev/kernels.h"

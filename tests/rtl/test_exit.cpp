@@ -3,7 +3,9 @@
 #include "Vexit_tb.h"
 #include "tb.hpp"
 
-enum { COLS = 8 };
+#ifndef COLS
+#define COLS 8
+#endif
 
 struct logit {
   int col;
@@ -135,7 +137,7 @@ int main(int argc, char **argv) {
   for (uint64_t i = 0; i < count; i++) {
     uint32_t rows = b.rng.one_in(20) ? (uint32_t)b.rng.range(500, 3000) : (uint32_t)b.rng.range(1, b.rng.one_in(3) ? 12 : 120);
     if (!run_case(b, i, rows, b.rng.one_in(3) ? b.rng.range(1, COLS) : 1, b.rng.one_in(2), nullptr, nullptr)) {
-      printf("test_exit: FAILED, seed %llu\n", (unsigned long long)seed);
+      printf("test_exit: FAILED: differs, seed %llu\n", (unsigned long long)seed);
       return 1;
     }
   }
