@@ -92,6 +92,7 @@ DIR_hls := hls/device
 DIR_include := hls/include
 DIR_hosttools := host/tools
 DIR_cloudtools := cloud/tools
+DIR_simtools := sim/tools
 DIR_fuzz := tests/fuzz
 DIR_unit := tests/unit
 
@@ -116,6 +117,7 @@ DEPS_cardhost := $(DEPS_dev) dev
 DEPS_hls     := $(DEPS_dev) dev include
 DEPS_hosttools  := $(DEPS_api) api http
 DEPS_cloudtools := $(DEPS_cloudapi) cloudapi train cotune
+DEPS_simtools := $(DEPS_dev) dev card
 DEPS_tests   := $(LIBS) $(PLUGINS) foray abi gen unit include
 
 # Devices outside host/dev are shared objects, build/<config>/devices/foray-dev-<name>.so (dev/plugin.h). A plugin is a
@@ -130,6 +132,11 @@ PKGS_opencl := OpenCL
 PLUGINS += hls
 SO_hls    := dev core
 EXTRA_hls  = $(patsubst %.c,$(B)/obj/%.o,$(wildcard hls/kernels/*.c))
+PLUGINS += pcie
+DIR_pcie  := drivers/pcie
+DEPS_pcie := $(DEPS_dev) dev cardhost
+SO_pcie   := cardhost dev core
+PKGS_pcie := pciaccess
 
 PKGS_core  := libcrypto jansson
 PKGS_model := libpcre2-8 libcurl zlib
@@ -164,7 +171,8 @@ FUZZ_BINS := $(patsubst tests/fuzz/%.c,build/fuzz/fuzz/%,$(FUZZ_SRCS))
 HOST_TOOLS  := $(patsubst host/tools/main_%.c,%,$(wildcard host/tools/main_*.c))
 CLOUD_TOOLS := $(patsubst cloud/tools/main_%.c,%,$(wildcard cloud/tools/main_*.c))
 sub_        = $(subst _,-,$(1))
-BINS := $(foreach t,$(HOST_TOOLS) $(CLOUD_TOOLS),$(B)/bin/$(call sub_,$(t)))
+SIM_TOOLS   := $(patsubst sim/tools/main_%.c,%,$(wildcard sim/tools/main_*.c))
+BINS := $(foreach t,$(HOST_TOOLS) $(CLOUD_TOOLS) $(SIM_TOOLS),$(B)/bin/$(call sub_,$(t)))
 
 .PHONY: help all
 help: ## list the targets
@@ -178,7 +186,7 @@ all: $(BINS) $(LIB_FILES) $(PLUGIN_FILES) ## build libraries and programs into b
 	$(Q)ln -sfn $(CONFIG)$(if $(MUTANT),-$(MUTANT)) build/current
 
 # ---------------------------------------------------------------- rules
-INC_LIBS := $(LIBS) $(PLUGINS) hosttools cloudtools tests
+INC_LIBS := $(LIBS) $(PLUGINS) hosttools cloudtools simtools tests
 build/inc/.stamp: Makefile
 	$(Q)rm -rf build/inc; mkdir -p build/inc
 	$(Q)$(foreach l,$(INC_LIBS),mkdir -p build/inc/$(l); \
@@ -193,7 +201,7 @@ $(B)/obj/$(2)/%.o: $(2)/%.c build/inc/.stamp | $(PROTO_H) hw/gen/foray_abi.h
 	$$(Q)$$(CCACHE) $$(CC) $$(BASE_CFLAGS) $$(call opt,$$<) $$(call isa,$$<) -Ibuild/inc/$(1) $(if $(filter abi gen foray core model dev engine train batch card cardhost,$(1)),,-I$(B)/gen) \
 	  $$(PKG_CFLAGS) -MMD -MP -c -o $$@ $$<
 endef
-$(foreach l,$(LIBS) $(PLUGINS) hosttools cloudtools,$(eval $(call lib_rules,$(l),$(DIR_$(l)))))
+$(foreach l,$(LIBS) $(PLUGINS) hosttools cloudtools simtools,$(eval $(call lib_rules,$(l),$(DIR_$(l)))))
 $(foreach d,tests/fuzz tests/perf tests/unit docs/examples $(sort $(patsubst %/,%,$(dir $(TEST_SRCS)))),$(eval $(call lib_rules,tests,$(d))))
 
 define ar_rule
@@ -223,6 +231,7 @@ $(foreach p,$(PLUGINS),$(eval $(call plugin_rule,$(p))))
 
 HOST_LIBS  := $(filter $(LIBS),$(DEPS_hosttools))
 CLOUD_LIBS := $(filter $(LIBS),$(DEPS_cloudtools))
+SIM_LIBS   := $(filter $(LIBS),$(DEPS_simtools))
 define tool_rule
 $(B)/bin/$(call sub_,$(1)): $(call obj,$(DIR_$(2))/main_$(1).c $(filter-out $(DIR_$(2))/main_%,$(call srcs,$(2)))) $(call lib_files,$(3))
 	@mkdir -p $$(@D)
@@ -231,6 +240,7 @@ $(B)/bin/$(call sub_,$(1)): $(call obj,$(DIR_$(2))/main_$(1).c $(filter-out $(DI
 endef
 $(foreach t,$(HOST_TOOLS),$(eval $(call tool_rule,$(t),hosttools,$(HOST_LIBS))))
 $(foreach t,$(CLOUD_TOOLS),$(eval $(call tool_rule,$(t),cloudtools,$(CLOUD_LIBS))))
+$(foreach t,$(SIM_TOOLS),$(eval $(call tool_rule,$(t),simtools,$(SIM_LIBS))))
 
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(call obj,$(wildcard tests/unit/*.c)) $(LIB_FILES)
 	@mkdir -p $(@D)
@@ -262,7 +272,7 @@ abi-check: build/abigen ## fail when generated files differ from hw/abi/*.def
 APT := gcc clang libclang-rt-14-dev clang-format cppcheck make pkg-config ccache git ca-certificates \
        libcunit1-dev libevent-dev libssl-dev libjansson-dev libpcre2-dev libprotobuf-c-dev protobuf-c-compiler \
        protobuf-compiler libcurl4-openssl-dev zlib1g-dev libopenblas-dev libsqlite3-dev verilator valgrind \
-       ocl-icd-opencl-dev pocl-opencl-icd \
+       ocl-icd-opencl-dev pocl-opencl-icd libpciaccess-dev \
        python3 python3-venv mandoc unzip jq g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 .PHONY: deps
 deps: ## install what is missing from Debian's packages (root or sudo; DRY=1 prints)

@@ -187,6 +187,9 @@ static inline bool tiny_open(struct tiny *t, const char *spec, uint64_t seed, ui
   if (foray_dev_open(spec, &(struct foray_dev_opts){.heap_bytes = TINY_HEAP, .threads = 2}, &t->d, &t->err) !=
       FORAY_OK)
     return false;
+  void *zeros = calloc(1, TINY_HEAP); /* a card keeps what was there before */
+  if (!zeros || foray_dev_upload(t->d, 0, zeros, TINY_HEAP, &t->err) != FORAY_OK) t->failed = true;
+  free(zeros);
   t->kv_bytes = TINY_LAYERS * foray_dev_kv_bytes(TINY_HD, TINY_KVH, TINY_MAX_POS);
   t->dump_bytes = TINY_MAX_POS * 512;
   t->state = tiny_put(t, NULL, FORAY_STATE_BYTES);
