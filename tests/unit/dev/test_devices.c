@@ -18,6 +18,11 @@ static void fill(struct tiny *t) {
 static void blank_headers(const struct tiny *t, uint8_t *heap) {
   for (uint32_t slot = 0; slot < 64; slot++)
     memset(heap + t->resid + slot * foray_dev_y32_bytes(TINY_WIDTH) + 4, 0, 60);
+  const uint64_t each = foray_dev_a16_bytes(TINY_WIDTH), shifts = TINY_WIDTH / FORAY_ABI_GROUP;
+  for (uint32_t slot = 0; slot < 9; slot++) {
+    memset(heap + t->keep + slot * each + 4, 0, 60);
+    memset(heap + t->keep + (slot + 1) * each - 64 + shifts, 0, 64 - shifts);
+  }
 }
 
 /* Whole heaps: ref and the other were given the same bytes, so they must end with the same bytes. */
