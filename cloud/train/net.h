@@ -161,6 +161,7 @@ enum foray_status foray_acts_open(const struct foray_net *n, int max_rows, struc
 enum foray_status foray_acts_open_with(const struct foray_net *n, int max_rows, bool checkpoint,
                                        struct foray_acts **out, struct foray_err *err) FORAY_NODISCARD;
 void foray_acts_close(struct foray_acts *a);
+int foray_acts_rows(const struct foray_acts *a); /* most rows of a batch */
 /* Called after each block of a forward pass with its keys (after RoPE) and values, m x K. NULL: nobody. */
 typedef void foray_acts_kv_fn(void *arg, int layer, const float *k, const float *v);
 void foray_acts_on_kv(struct foray_acts *a, foray_acts_kv_fn *fn, void *arg);

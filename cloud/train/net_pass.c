@@ -104,6 +104,7 @@ void foray_acts_close(struct foray_acts *a) {
   free(a);
 }
 
+int foray_acts_rows(const struct foray_acts *a) { return a->cap; }
 const float *foray_acts_state(const struct foray_acts *a, int l) { return a->state[l]; }
 float *foray_acts_state_edit(struct foray_acts *a, int l) { return a->state[l]; }
 void foray_acts_on_kv(struct foray_acts *a, foray_acts_kv_fn *fn, void *arg) {
