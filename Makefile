@@ -137,6 +137,10 @@ DIR_pcie  := drivers/pcie
 DEPS_pcie := $(DEPS_dev) dev cardhost
 SO_pcie   := cardhost dev core
 PKGS_pcie := pciaccess
+PLUGINS += litex
+DIR_litex  := drivers/litex
+DEPS_litex := $(DEPS_dev) dev cardhost
+SO_litex   := cardhost dev core
 
 PKGS_core  := libcrypto jansson
 PKGS_model := libpcre2-8 libcurl zlib
@@ -325,6 +329,6 @@ clean: ## remove build/
 	$(Q)rm -rf build
 
 # Parts of the tree with rules of their own.
--include $(wildcard hw/hw.mk hls/hls.mk sim/sim.mk drivers/drivers.mk cloud/cloud.mk)
+-include $(wildcard hw/hw.mk hls/hls.mk sim/sim.mk drivers/drivers.mk cloud/cloud.mk hw/boards/boards.mk)
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -27,6 +27,7 @@ struct foray_cardhost {
   struct foray_cardhost_id id;
   struct foray_cardhost_traffic traffic;
   uint64_t mem_base, heap_bytes;
+  uint64_t since[FORAY_COUNTER_COUNT]; /* what the card had counted when it was opened */
   uint32_t limit_ms, poll_us;
   bool dead; /* it did not stop: nothing that it says can be trusted */
   char where[64];
@@ -121,6 +122,18 @@ static enum foray_status wait_idle(struct foray_cardhost *h, int64_t until, stru
   }
 }
 
+/* The card's own counters; false when it stopped answering on the way, the rest is then left alone. */
+static bool read_counters(struct foray_cardhost *h, uint64_t out[FORAY_COUNTER_COUNT]) {
+  for (uint32_t i = 0; i < FORAY_COUNTER_COUNT; i++) {
+    uint32_t lo, hi;
+    if (h->dead || rd(h, FORAY_REG_COUNTERS + 8 * i, &lo, NULL) != FORAY_OK ||
+        rd(h, FORAY_REG_COUNTERS + 8 * i + 4, &hi, NULL) != FORAY_OK)
+      return false;
+    out[i] = (uint64_t)hi << 32 | lo;
+  }
+  return true;
+}
+
 enum foray_status foray_cardhost_open(const struct foray_bus *bus, const struct foray_cardhost_opts *o,
                                       struct foray_cardhost **out, struct foray_err *err) {
   *out = NULL;
@@ -152,6 +165,7 @@ enum foray_status foray_cardhost_open(const struct foray_bus *bus, const struct 
     free(h);
     return st;
   }
+  (void)read_counters(h, h->since);
   memset(&h->traffic, 0, sizeof h->traffic);
   *out = h;
   return FORAY_OK;
@@ -264,11 +278,7 @@ enum foray_status foray_cardhost_run(struct foray_cardhost *h, uint32_t run_unit
 }
 
 void foray_cardhost_counters(struct foray_cardhost *h, uint64_t out[FORAY_COUNTER_COUNT]) {
-  for (uint32_t i = 0; i < FORAY_COUNTER_COUNT; i++) {
-    uint32_t lo, hi;
-    if (h->dead || rd(h, FORAY_REG_COUNTERS + 8 * i, &lo, NULL) != FORAY_OK ||
-        rd(h, FORAY_REG_COUNTERS + 8 * i + 4, &hi, NULL) != FORAY_OK)
-      return; /* what is known so far; the rest is zero */
-    out[i] = (uint64_t)hi << 32 | lo;
-  }
+  uint64_t now[FORAY_COUNTER_COUNT];
+  if (!read_counters(h, now)) return; /* zeros, as the caller has made them */
+  for (uint32_t i = 0; i < FORAY_COUNTER_COUNT; i++) out[i] = now[i] - h->since[i];
 }
