@@ -65,7 +65,7 @@ ISA_CFLAGS_amx    := $(ISA_CFLAGS_avx512) -mamx-tile -mamx-int8 -mamx-bf16 -mavx
 # Library = folder; DEPS_<lib> = the lower layers that it may include. The compiler sees nothing else:
 # build/inc/<lib> holds links to just these folders, so `#include "engine/x.h"` from host/ cannot compile.
 # Headers are named by folder: "core/err.h", "model/gguf.h", "engine/engine.h", <foray/...> for public ones.
-LIBS := core model proto dev rt net http api engine batch link obs cloudapi train cotune simlink card cardhost
+LIBS := core model proto dev rt net http api prof engine batch link obs cloudapi train cotune simlink card cardhost
 
 DIR_abi := hw/abi
 DIR_gen := hw/gen
@@ -88,6 +88,7 @@ DIR_cotune := cloud/cotune
 DIR_simlink := sim/link
 DIR_card := sim/card
 DIR_cardhost := drivers/card
+DIR_prof := host/prof
 DIR_hls := hls/device
 DIR_include := hls/include
 DIR_hosttools := host/tools
@@ -114,8 +115,9 @@ DEPS_cotune  := $(DEPS_train) train
 DEPS_simlink := $(DEPS_core) core proto
 DEPS_card    := $(DEPS_dev) dev
 DEPS_cardhost := $(DEPS_dev) dev
+DEPS_prof    := $(DEPS_dev) dev
 DEPS_hls     := $(DEPS_dev) dev include
-DEPS_hosttools  := $(DEPS_api) api http
+DEPS_hosttools  := $(DEPS_api) api http prof
 DEPS_cloudtools := $(DEPS_cloudapi) cloudapi train cotune
 DEPS_simtools := $(DEPS_dev) dev card
 DEPS_tests   := $(LIBS) $(PLUGINS) foray abi gen unit include

@@ -99,6 +99,9 @@ const struct foray_model *foray_edge_node_model(const struct foray_edge_node *n)
 struct foray_drafter *foray_edge_node_drafter(const struct foray_edge_node *n) {
   return n->drafter;
 }
+struct foray_dev *foray_edge_node_device(const struct foray_edge_node *n) {
+  return n->dev;
+}
 const struct foray_image *foray_edge_node_image(const struct foray_edge_node *n) { return n->image; }
 
 float foray_edge_node_threshold(const struct foray_edge_node *n, uint32_t e) {

@@ -18,6 +18,7 @@ void foray_edge_node_close(struct foray_edge_node *n); /* NULL is allowed */
 
 const struct foray_model *foray_edge_node_model(const struct foray_edge_node *n); /* borrowed */
 struct foray_drafter *foray_edge_node_drafter(const struct foray_edge_node *n);   /* borrowed */
+struct foray_dev *foray_edge_node_device(const struct foray_edge_node *n);        /* borrowed */
 const struct foray_image *foray_edge_node_image(const struct foray_edge_node *n); /* borrowed */
 /* Default confidence threshold of exit e, from the exits file; 2 (never) where there is no such exit. */
 float foray_edge_node_threshold(const struct foray_edge_node *n, uint32_t e);

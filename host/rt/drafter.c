@@ -171,6 +171,10 @@ void foray_drafter_close(struct foray_drafter *d) {
   free(d);
 }
 
+const uint32_t (*foray_drafter_program(const struct foray_drafter *d, uint32_t *n))[16] {
+  *n = d->lw->n_desc;
+  return (const uint32_t(*)[16])d->lw->desc;
+}
 uint32_t foray_drafter_ctx(const struct foray_drafter *d) { return d->lw->ctx; }
 uint32_t foray_drafter_vocab(const struct foray_drafter *d) { return d->img->config.n_vocab; }
 uint32_t foray_drafter_layers(const struct foray_drafter *d) { return d->img->config.n_layer; }

@@ -96,6 +96,10 @@ enum foray_status foray_drafter_heap_bytes(const struct foray_image *image,
                                            const struct foray_drafter_opts *opts, uint64_t *bytes,
                                            struct foray_err *err) FORAY_NODISCARD;
 
+/* The program that drafts, as it lies on the device: *n descriptors of FORAY_ABI_DESC_WORDS words. Borrowed.
+ */
+const uint32_t (*foray_drafter_program(const struct foray_drafter *d, uint32_t *n))[16];
+
 uint32_t foray_drafter_ctx(const struct foray_drafter *d);
 uint32_t foray_drafter_vocab(const struct foray_drafter *d); /* ids are below this */
 uint32_t foray_drafter_layers(const struct foray_drafter *d);
