@@ -10,6 +10,7 @@
 #include "core/args.h"
 #include "core/err.h"
 #include "train/train.h"
+#include "tune.h"
 
 static volatile sig_atomic_t g_stop;
 static void on_signal(int sig) {
@@ -186,6 +187,12 @@ int main(int argc, char **argv) {
   if (argc > 1 && (!strcmp(argv[1], "--man") || !strcmp(argv[1], "--completion-bash")))
     return cmd_exits(argc, argv);
   if (argc > 1 && !strcmp(argv[1], "exits")) return cmd_exits(argc - 1, argv + 1);
+  if (argc > 1) {
+    int rc;
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
+    if (foray_tune_command(argc - 1, argv + 1, &g_stop, &rc)) return rc;
+  }
   if (argc > 1 && !strcmp(argv[1], "--version")) {
     puts("foray-tune " FORAY_VERSION);
     return 0;
@@ -194,5 +201,6 @@ int main(int argc, char **argv) {
   fputs("usage: foray-tune exits [OPTIONS] MODEL\n"
         "       foray-tune exits --help\n",
         f);
+  foray_tune_usage(f);
   return f == stdout ? 0 : 2;
 }

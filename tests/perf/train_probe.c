@@ -1,6 +1,6 @@
 /* Gradients and speed of the trainer on a real model, for comparison with another framework.
  *
- *   train_probe grad MODEL KERNEL ADAPTER OUT ID...     loss and LoRA gradients on one sequence
+ *   train_probe grad MODEL KERNEL SIZE ADAPTER OUT ID...     loss and LoRA gradients on one sequence
  *   train_probe bench MODEL KERNEL THREADS RANK SEQS LEN STEPS CHECKPOINT
  *
  * grad writes the gradients as a PEFT adapter folder (each matrix holds its gradient) and prints the loss;
@@ -44,12 +44,13 @@ static bool open_probe(struct probe *p, const char *model, const char *kernel, i
          !foray_lm_open(p->n, rows, &p->lm, &p->err);
 }
 
+static float g_size;
 static void random_b(void *arg, struct foray_param *p) {
   uint32_t *stream = arg;
   (*stream)++;
   if (*stream % 2) return; /* a, then b of each matrix: b is zero until somebody fills it */
   for (size_t i = 0; i < p->n; i++)
-    p->w[i] = 0.3f * ((float)foray_philox4x32(11, (uint32_t)i, *stream, 0, 0).v[0] / 2147483648.0f - 1.0f);
+    p->w[i] = g_size * ((float)foray_philox4x32(11, (uint32_t)i, *stream, 0, 0).v[0] / 2147483648.0f - 1.0f);
 }
 static void gradient_out(void *arg, struct foray_param *p) {
   (void)arg;
@@ -77,24 +78,25 @@ static bool pass(struct probe *p, const int32_t *tok, const struct foray_segment
 static int grad(int argc, char **argv) {
   struct probe p = {0};
   struct foray_adapter_info info = {0};
-  int n = argc - 6;
+  int n = argc - 7;
   int32_t tok[512];
   double loss;
   uint32_t stream = 0;
   if (n < 2 || n > 512 || !open_probe(&p, argv[2], argv[3], 2, 4, n, true)) return fail(&p);
-  for (int i = 0; i < n; i++) tok[i] = (int32_t)strtol(argv[6 + i], NULL, 10);
+  g_size = strtof(argv[4], NULL);
+  for (int i = 0; i < n; i++) tok[i] = (int32_t)strtol(argv[7 + i], NULL, 10);
   snprintf(info.base_name, sizeof info.base_name, "%s", p.model->name);
   foray_net_params(p.n, random_b, &stream);
-  if (foray_adapter_save_peft(p.n, 0, 4, &info, argv[4], &p.err)) return fail(&p);
+  if (foray_adapter_save_peft(p.n, 0, 4, &info, argv[5], &p.err)) return fail(&p);
   char gguf[4096];
-  snprintf(gguf, sizeof gguf, "%s/adapter.gguf", argv[4]);
+  snprintf(gguf, sizeof gguf, "%s/adapter.gguf", argv[5]);
   if (foray_adapter_save_gguf(p.n, 0, 4, &info, gguf, &p.err)) return fail(&p);
   float **d = calloc((size_t)p.n->n_layer + 1, sizeof *d);
   d[p.n->n_layer] = malloc((size_t)n * (size_t)p.n->D * sizeof(float));
   struct foray_segment seg = {0, n};
   if (!pass(&p, tok, &seg, 1, n, d, &loss)) return fail(&p);
   foray_net_params(p.n, gradient_out, NULL);
-  if (foray_adapter_save_peft(p.n, 0, 4, &info, argv[5], &p.err)) return fail(&p);
+  if (foray_adapter_save_peft(p.n, 0, 4, &info, argv[6], &p.err)) return fail(&p);
   printf("%.9g\n", loss);
   return 0;
 }
@@ -132,9 +134,10 @@ static int bench(int argc, char **argv) {
 int main(int argc, char **argv) {
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
-  if (argc > 6 && !strcmp(argv[1], "grad")) return grad(argc, argv);
+  if (argc > 7 && !strcmp(argv[1], "grad")) return grad(argc, argv);
   if (argc > 9 && !strcmp(argv[1], "bench")) return bench(argc, argv);
-  fputs("usage: train_probe grad MODEL KERNEL ADAPTER OUT ID... | bench MODEL KERNEL THREADS RANK SEQS LEN "
+  fputs("usage: train_probe grad MODEL KERNEL SIZE ADAPTER OUT ID... | bench MODEL KERNEL THREADS RANK SEQS "
+        "LEN "
         "STEPS CHECKPOINT\n",
         stderr);
   return 2;

@@ -35,7 +35,7 @@ def check(name, got, want, tol):
 
 
 with tempfile.TemporaryDirectory() as d:
-    ours = float(subprocess.run([probe, "grad", path, "f32", d + "/a", d + "/g"] + [str(i) for i in ids],
+    ours = float(subprocess.run([probe, "grad", path, "f32", "0.3", d + "/a", d + "/g"] + [str(i) for i in ids],
                                 check=True, capture_output=True, text=True).stdout)
     base = AutoModelForCausalLM.from_pretrained(os.path.dirname(path), gguf_file=os.path.basename(path), dtype=torch.float32)
     t = torch.tensor(ids)[None]

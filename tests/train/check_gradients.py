@@ -15,7 +15,7 @@ for path in sys.argv[2:]:
     rng = np.random.default_rng(1)
     ids = rng.integers(300, 20000, 40)
     with tempfile.TemporaryDirectory() as d:
-        out = subprocess.run([sys.argv[1], "grad", path, "f32", d + "/a", d + "/g"] + [str(i) for i in ids],
+        out = subprocess.run([sys.argv[1], "grad", path, "f32", "0.02", d + "/a", d + "/g"] + [str(i) for i in ids],
                              check=True, capture_output=True, text=True).stdout
         adapter, ours = load_file(d + "/a/adapter_model.safetensors"), load_file(d + "/g/adapter_model.safetensors")
     m = Model(path, torch.float64)
