@@ -71,7 +71,7 @@ static void config(struct foray_fed_config *c, const char *algorithm, const char
            "[run]\nrounds = 2\nalgorithm = \"%s\"\nkernel = \"f32\"\nwork = \"%s/%s\"\n"
            "[data]\ntrain = [\"a=%s/a-train.jsonl\", \"b=%s/b-train.jsonl\"]\ndev = [\"a=%s/a-dev.jsonl\",\n "
            "\"b=%s/b-dev.jsonl\"] # two lines\n"
-           "max_tokens = 120\npublic_share = 0.3\n[cloud]\nmodel = \"%s/cloud.gguf\"\ncloud_lr_unused = 0\n"
+           "max_tokens = 120\npublic_share = 0.3\n[cloud]\nmodel = \"%s/cloud.gguf\"\n"
            "[[device]]\nmodel = \"%s/bpe.gguf\"\ndomain = \"a\"\n[[device]]\nmodel = \"%s/spm.gguf\"\ndomain "
            "= \"b\"\n"
            "[[device]]\nmodel = \"%s/bpe.gguf\"\ndomain = \"b\"\n"
@@ -80,8 +80,6 @@ static void config(struct foray_fed_config *c, const char *algorithm, const char
            "1\nk = 12\nlr = 0.01\n"
            "[eval]\nmax_new = 4\n%s",
            algorithm, g_dir, work, g_dir, g_dir, g_dir, g_dir, g_dir, g_dir, g_dir, g_dir, more);
-  char *odd = strstr(text, "cloud_lr_unused = 0\n");
-  memmove(odd, odd + 20, strlen(odd + 20) + 1);
   enum foray_status st = foray_fed_config_parse(text, "test", c, &err);
   if (st) printf("%s\n", err.msg);
   CU_ASSERT_FATAL(st == FORAY_OK);
