@@ -65,7 +65,7 @@ ISA_CFLAGS_amx    := $(ISA_CFLAGS_avx512) -mamx-tile -mamx-int8 -mamx-bf16 -mavx
 # Library = folder; DEPS_<lib> = the lower layers that it may include. The compiler sees nothing else:
 # build/inc/<lib> holds links to just these folders, so `#include "engine/x.h"` from host/ cannot compile.
 # Headers are named by folder: "core/err.h", "model/gguf.h", "engine/engine.h", <foray/...> for public ones.
-LIBS := core model proto dev rt net http api prof engine batch link obs cloudapi train cotune simlink card cardhost
+LIBS := core model proto dev rt net http api prof engine batch link obs cloudapi train cotune simlink card cardhost xclbin
 
 DIR_abi := hw/abi
 DIR_gen := hw/gen
@@ -88,6 +88,7 @@ DIR_cotune := cloud/cotune
 DIR_simlink := sim/link
 DIR_card := sim/card
 DIR_cardhost := drivers/card
+DIR_xclbin := drivers/xclbin
 DIR_prof := host/prof
 DIR_hls := hls/device
 DIR_include := hls/include
@@ -115,11 +116,12 @@ DEPS_cotune  := $(DEPS_train) train
 DEPS_simlink := $(DEPS_core) core proto
 DEPS_card    := $(DEPS_dev) dev
 DEPS_cardhost := $(DEPS_dev) dev
+DEPS_xclbin  := $(DEPS_core) core
 DEPS_prof    := $(DEPS_dev) dev
 DEPS_hls     := $(DEPS_dev) dev include
 DEPS_hosttools  := $(DEPS_api) api http prof
 DEPS_cloudtools := $(DEPS_cloudapi) cloudapi train cotune
-DEPS_simtools := $(DEPS_dev) dev card
+DEPS_simtools := $(DEPS_dev) dev card xclbin
 DEPS_tests   := $(LIBS) $(PLUGINS) foray abi gen unit include
 
 # Devices outside host/dev are shared objects, build/<config>/devices/foray-dev-<name>.so (dev/plugin.h). A plugin is a
@@ -143,6 +145,11 @@ PLUGINS += litex
 DIR_litex  := drivers/litex
 DEPS_litex := $(DEPS_dev) dev cardhost
 SO_litex   := cardhost dev core
+PLUGINS += xrt
+DIR_xrt  := drivers/xrt
+DEPS_xrt := $(DEPS_dev) dev cardhost
+SO_xrt   := cardhost dev core
+LIBS_xrt := -lxrt_coreutil -luuid
 
 PKGS_core  := libcrypto jansson
 PKGS_model := libpcre2-8 libcurl zlib
@@ -278,7 +285,7 @@ abi-check: build/abigen ## fail when generated files differ from hw/abi/*.def
 APT := gcc clang libclang-rt-14-dev clang-format cppcheck make pkg-config ccache git ca-certificates \
        libcunit1-dev libevent-dev libssl-dev libjansson-dev libpcre2-dev libprotobuf-c-dev protobuf-c-compiler \
        protobuf-compiler libcurl4-openssl-dev zlib1g-dev libopenblas-dev libsqlite3-dev verilator valgrind \
-       ocl-icd-opencl-dev pocl-opencl-icd libpciaccess-dev \
+       ocl-icd-opencl-dev pocl-opencl-icd libpciaccess-dev libxrt-dev uuid-dev \
        python3 python3-venv mandoc unzip jq g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 .PHONY: deps
 deps: ## install what is missing from Debian's packages (root or sudo; DRY=1 prints)

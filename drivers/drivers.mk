@@ -7,3 +7,8 @@ $(B)/gen/opencl/kernels.inc: $(OPENCL_TEXT) drivers/opencl/text.sh
 	@echo "  TEXT  $@"
 	$(Q)bash drivers/opencl/text.sh $(OPENCL_TEXT) | sed 's/\\/\\\\/g; s/"/\\"/g; s/^/"/; s/$$/\\n"/' > $@
 $(B)/obj/drivers/opencl/opencl_build.o: | $(B)/gen/opencl/kernels.inc
+
+$(B)/tests/opencl/test_opencl $(B)/tests/dev/test_devices: | $(B)/devices/foray-dev-opencl.so
+
+# Headers of XRT 2.13 are not clean under our warnings.
+$(B)/obj/drivers/xrt/%.o: PKG_CFLAGS += -isystem /usr/include/xrt

@@ -134,6 +134,11 @@ static bool read_counters(struct foray_cardhost *h, uint64_t out[FORAY_COUNTER_C
   return true;
 }
 
+static enum foray_status wait_end(struct foray_cardhost *h, uint32_t ms, struct foray_err *err) {
+  if (h->bus.finish) return h->bus.finish(h->bus.arg, ms, err);
+  return wait_idle(h, foray_clock_ns() + (int64_t)ms * 1000000, err);
+}
+
 enum foray_status foray_cardhost_open(const struct foray_bus *bus, const struct foray_cardhost_opts *o,
                                       struct foray_cardhost **out, struct foray_err *err) {
   *out = NULL;
@@ -152,7 +157,7 @@ enum foray_status foray_cardhost_open(const struct foray_bus *bus, const struct 
   if (st == FORAY_OK && (h->heap_bytes == 0 || h->heap_bytes > o->mem_bytes || h->heap_bytes > most))
     st = foray_err_set(err, FORAY_E_LIMIT, "%s: a heap of %llu bytes; the card's memory window has %llu",
                        h->where, (unsigned long long)o->heap_bytes, (unsigned long long)o->mem_bytes);
-  if (st == FORAY_OK) {
+  if (st == FORAY_OK && !bus->start) {
     st = wait_idle(h, foray_clock_ns() + (int64_t)ATTACH_MS * 1000000, err);
     if (st == FORAY_E_TIMEOUT)
       st = foray_err_set(
@@ -203,7 +208,17 @@ enum foray_status foray_cardhost_download(struct foray_cardhost *h, uint64_t add
   return bytes ? h->bus.mem_read(h->bus.arg, addr, dst, bytes, err) : FORAY_OK;
 }
 
+/* Starts a run: by the scheduler of the bus, or by CONTROL once it is idle. */
 static enum foray_status ring_doorbell(struct foray_cardhost *h, uint32_t run_unit, struct foray_err *err) {
+  uint32_t control;
+  if (h->bus.start) return h->bus.start(h->bus.arg, run_unit, err);
+  enum foray_status st = rd(h, FORAY_REG_CONTROL, &control, err); /* also clears a done that nobody took */
+  if (st != FORAY_OK) return st;
+  if (control == UINT32_MAX) return gone(err, h->where);
+  if (!(control & IDLE))
+    return foray_err_set(err, FORAY_E_BUSY,
+                         "%s: the card is busy with a run that is not ours: another process drives it",
+                         h->where);
   const struct {
     uint32_t reg, v;
   } args[] = {{FORAY_REG_ARG_HEAP_LO, (uint32_t)h->mem_base},
@@ -212,7 +227,7 @@ static enum foray_status ring_doorbell(struct foray_cardhost *h, uint32_t run_un
               {FORAY_REG_ARG_RUN, run_unit},
               {FORAY_REG_CONTROL, START}};
   for (size_t i = 0; i < sizeof args / sizeof *args; i++) {
-    enum foray_status st = wr(h, args[i].reg, args[i].v, err);
+    st = wr(h, args[i].reg, args[i].v, err);
     if (st != FORAY_OK) return st;
   }
   return FORAY_OK;
@@ -252,22 +267,14 @@ enum foray_status foray_cardhost_run(struct foray_cardhost *h, uint32_t run_unit
   memset(res, 0, sizeof *res);
   if (h->dead) return refuse(h, err);
   h->traffic.runs++;
-  uint32_t v;
-  enum foray_status st = rd(h, FORAY_REG_CONTROL, &v, err); /* also clears a done that nobody took */
-  if (st != FORAY_OK) return st;
-  if (v == UINT32_MAX) return gone(err, h->where);
-  if (!(v & IDLE))
-    return foray_err_set(err, FORAY_E_BUSY,
-                         "%s: the card is busy with a run that is not ours: another process drives it",
-                         h->where);
-  st = ring_doorbell(h, run_unit, err);
+  enum foray_status st = ring_doorbell(h, run_unit, err);
   if (st != FORAY_OK) return st;
   const uint32_t ms = deadline_ms ? deadline_ms : h->limit_ms;
-  st = wait_idle(h, foray_clock_ns() + (int64_t)ms * 1000000, err);
+  st = wait_end(h, ms, err);
   const bool late = st == FORAY_E_TIMEOUT;
   if (late) {
     st = wr(h, FORAY_REG_STOP, 1, err);
-    if (st == FORAY_OK) st = wait_idle(h, foray_clock_ns() + (int64_t)STOP_MS * 1000000, err);
+    if (st == FORAY_OK) st = wait_end(h, STOP_MS, err);
     if (st == FORAY_E_TIMEOUT) {
       h->dead = true;
       return refuse(h, err);

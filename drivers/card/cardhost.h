@@ -24,6 +24,11 @@ struct foray_bus {
                                  struct foray_err *err);
   /* Waits for an interrupt, at most `us` microseconds; true when one came. NULL: the card is polled. */
   bool (*wait)(void *arg, uint32_t us);
+  /* Where a run is started and awaited by somebody else's scheduler (XRT), which then owns CONTROL and the
+   * arguments: start returns at once, finish waits at most `ms` and returns FORAY_E_TIMEOUT (err untouched)
+   * when the card still runs. Both NULL: the doorbell is CONTROL. */
+  enum foray_status (*start)(void *arg, uint32_t run_unit, struct foray_err *err);
+  enum foray_status (*finish)(void *arg, uint32_t ms, struct foray_err *err);
   void (*close)(void *arg); /* called once, by foray_cardhost_close; NULL: nothing to do */
 };
 

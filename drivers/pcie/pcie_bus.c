@@ -359,7 +359,13 @@ enum foray_status pcie_map(const struct pcie_detail *want, struct foray_bus *bus
     unmap(m);
     return st;
   }
-  *bus = (struct foray_bus){m, read32, write32, mem_read, mem_write, m->irq >= 0 ? wait_irq : NULL, unmap};
+  *bus = (struct foray_bus){.arg = m,
+                            .read32 = read32,
+                            .write32 = write32,
+                            .mem_read = mem_read,
+                            .mem_write = mem_write,
+                            .wait = m->irq >= 0 ? wait_irq : NULL,
+                            .close = unmap};
   if (m->irq >= 0) {
     (void)write32(m, FORAY_REG_IRQ_ENABLE, 1, NULL);
     (void)write32(m, FORAY_REG_IRQ_GLOBAL, 1, NULL);

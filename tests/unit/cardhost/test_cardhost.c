@@ -54,7 +54,12 @@ static enum foray_status mem_write(void *arg, uint64_t at, const void *from, uin
 static void closed(void *arg) { ((struct fake *)arg)->closed++; }
 
 static struct foray_bus bus_of(struct fake *f) {
-  return (struct foray_bus){f, read32, write32, mem_read, mem_write, NULL, closed};
+  return (struct foray_bus){.arg = f,
+                            .read32 = read32,
+                            .write32 = write32,
+                            .mem_read = mem_read,
+                            .mem_write = mem_write,
+                            .close = closed};
 }
 
 static void card(struct fake *f) {

@@ -1,0 +1,36 @@
+# The XRT simulation: a prefix that XRT accepts as its installation ($XILINX_XRT), in which every hardware layer is the
+# shim of sim/xrt. Five objects come out of Debian's own static archive, so the C++ interface is the installed one's.
+XRT_PREFIX := $(B)/xrt
+XRT_LIBDIR := /usr/lib/$(shell gcc -print-multiarch 2>/dev/null)
+XRT_OBJS   := device_hwemu.cxx.o system_hwemu.cxx.o device_pcie.cpp.o system_pcie.cpp.o aie_stubs.cpp.o
+XRT_SHIM   := $(B)/obj/sim/xrt/shim.o $(B)/obj/sim/xrt/glue.o
+
+$(B)/obj/sim/xrt/%.o: sim/xrt/%.c build/inc/.stamp
+	@mkdir -p $(@D)
+	@$(if $(filter 1,$(V)),,echo "  CC    $<")
+	$(Q)$(CCACHE) $(CC) $(BASE_CFLAGS) $(OPT_$(CONFIG)) -Isim/xrt -Ibuild/inc/card -Ibuild/inc/tests -isystem /usr/include/xrt -MMD -MP -c -o $@ $<
+$(B)/obj/sim/xrt/glue.o: sim/xrt/glue.cpp
+	@mkdir -p $(@D)
+	@$(if $(filter 1,$(V)),,echo "  CXX   $<")
+	$(Q)$(CCACHE) g++ -std=c++17 $(OPT_release) -fPIC -Wall -Wextra -isystem /usr/include/xrt -Isim/xrt -MMD -MP -c -o $@ $<
+
+$(XRT_PREFIX)/lib/libforay_xrt_sim.so.2: $(XRT_SHIM)
+	@mkdir -p $(@D) $(B)/obj/sim/xrt/libxrt
+	@echo "  LINK  $@"
+	$(Q)cd $(B)/obj/sim/xrt/libxrt && ar x $(XRT_LIBDIR)/libxrt_hwemu.a $(XRT_OBJS)
+	$(Q)g++ $(OPT_release) -shared -o $@ $^ $(addprefix $(B)/obj/sim/xrt/libxrt/,$(XRT_OBJS)) -Wl,-Bsymbolic \
+	  -Wl,-soname,libforay_xrt_sim.so.2 -lxrt_coreutil -luuid -l:$(notdir $(firstword $(wildcard $(XRT_LIBDIR)/libboost_filesystem.so.*))) -ldl -pthread
+	$(Q)for n in core hwemu swemu noop; do ln -sf libforay_xrt_sim.so.2 $(@D)/libxrt_$$n.so.2; done
+	$(Q)mkdir -p $(XRT_PREFIX)/icd && echo $(XRT_LIBDIR)/libxilinxopencl.so.2 > $(XRT_PREFIX)/icd/xilinx.icd
+
+# Kernel models: foray_top by the card model.
+$(XRT_PREFIX)/kernel_card.so: $(B)/obj/sim/xrt/kernel_card.o $(call lib_files,card dev core)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(OPT_$(CONFIG)) -shared -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(call PKG_LIBS,$(PKGS_core)) $(LDLIBS)
+$(XRT_PREFIX)/foray.xclbin: $(XRT_PREFIX)/kernel_card.so sim/xrt/foray_top.json $(B)/bin/foray-xclbin
+	@echo "  XCLB  $@"
+	$(Q)$(B)/bin/foray-xclbin --spec sim/xrt/foray_top.json --bits $< -o $@
+
+.PHONY: sim-xrt
+sim-xrt: $(XRT_PREFIX)/lib/libforay_xrt_sim.so.2 $(XRT_PREFIX)/foray.xclbin $(B)/devices/foray-dev-xrt.so $(B)/bin/foray ## build the XRT simulation (then: foray sim-xrt -- ./host)
