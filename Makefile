@@ -286,7 +286,7 @@ APT := gcc clang libclang-rt-14-dev clang-format cppcheck make pkg-config ccache
        libcunit1-dev libevent-dev libssl-dev libjansson-dev libpcre2-dev libprotobuf-c-dev protobuf-c-compiler \
        protobuf-compiler libcurl4-openssl-dev zlib1g-dev libopenblas-dev libsqlite3-dev verilator valgrind \
        ocl-icd-opencl-dev pocl-opencl-icd libpciaccess-dev libxrt-dev uuid-dev \
-       python3 python3-venv mandoc unzip jq g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
+       python3 python3-venv tcl mandoc unzip jq g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 .PHONY: deps
 deps: ## install what is missing from Debian's packages (root or sudo; DRY=1 prints)
 	$(Q)DRY='$(DRY)' bash tests/build/deps.sh $(APT)

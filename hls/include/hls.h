@@ -74,10 +74,10 @@ enum { HLS_N = FORAY_HLS_GROUPS * FORAY_ABI_GROUP /* elements of a vector */ };
 /* Ports of a function that is synthesised on its own. Vitis reads interface pragmas inside the top function
  * only and Bambu before it, so each op has both lines; a build names its top by -DFORAY_HLS_TOP_<op>. */
 #define HLS_PORT_HEAP                                                                                        \
-  HLS_VITIS(INTERFACE m_axi port = heap bundle = gmem offset = slave depth = 1048576 latency =               \
+  HLS_VITIS(INTERFACE m_axi port = heap bundle = gmem offset = slave depth = 131072 latency =               \
                 64 max_read_burst_length = 64 num_read_outstanding = 16 max_write_burst_length = 16)
 #define HLS_PORT_SCRATCH                                                                                     \
-  HLS_VITIS(INTERFACE m_axi port = scratch bundle = gmem1 offset = slave depth = 1048576 latency = 64)
+  HLS_VITIS(INTERFACE m_axi port = scratch bundle = gmem1 offset = slave depth = 131072 latency = 64)
 #define HLS_PORT_DESC      HLS_VITIS(INTERFACE m_axi port = desc bundle = gmem2 offset = slave depth = 16)
 #define HLS_PORT_SCALAR(p) HLS_VITIS(INTERFACE s_axilite port = p bundle = control)
 #define HLS_PORT_RETURN    HLS_VITIS(INTERFACE s_axilite port = return bundle = control)

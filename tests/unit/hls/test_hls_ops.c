@@ -2,6 +2,7 @@
  * of content (also bits that no op writes). The whole scratchpad and the whole heap must be alike afterwards,
  * so a byte that is written outside the result is a failure too. */
 #include "unit/harness.h"
+#include "unit/tiny_program.h"
 
 #include "dev/exit.h"
 #include "dev/ref.h"
@@ -27,6 +28,10 @@ static uint64_t rnd(void) {
 }
 static uint32_t below(uint32_t n) { return (uint32_t)(rnd() >> 32) % n; }
 static int32_t between(int32_t lo, int32_t hi) { return lo + (int32_t)below((uint32_t)(hi - lo + 1)); }
+
+/* With FORAY_HLS_VECTORS=FOLDER one small call of each kernel is recorded there, for the bench of hls/vitis.
+ */
+static bool recording;
 
 enum { HEAP = 1 << 20, SCRATCH = 1 << 20, BASE = 64 /* unit of the op's own memory */ };
 
@@ -72,14 +77,41 @@ static void exponents(uint32_t unit, uint64_t bytes, int32_t lo, int32_t hi) {
   }
 }
 static void columns(void) {
-  c0 = below(FORAY_ABI_COLS_MAX);
-  c1 = c0 + 1 + below(FORAY_ABI_COLS_MAX - c0);
+  const uint32_t most = recording ? 4 : FORAY_ABI_COLS_MAX;
+  c0 = below(most);
+  c1 = c0 + 1 + below(most - c0);
 }
+static uint8_t before[2][HEAP];
 static void twin(void) {
   memcpy(heap[1], heap[0], HEAP);
   memcpy(scratch[1], scratch[0], SCRATCH);
+  if (!recording) return;
+  memcpy(before[0], heap[0], HEAP);
+  memcpy(before[1], scratch[0], SCRATCH);
 }
 static bool same(void) { return !memcmp(heap[0], heap[1], HEAP) && !memcmp(scratch[0], scratch[1], SCRATCH); }
+
+/* hls/vitis/tb.c reads it. */
+static void record(const char *kernel, const uint32_t *args, size_t n_args, const uint8_t *heap_after,
+                   const uint8_t *scratch_after) {
+  char path[4096], name[16] = "";
+  uint32_t head[3] = {0x31564846, HEAP / 8, SCRATCH / 8}, a[16] = {0};
+  if (!recording) return;
+  snprintf(path, sizeof path, "%s/%s.bin", getenv("FORAY_HLS_VECTORS"), kernel);
+  snprintf(name, sizeof name, "%s", kernel);
+  memcpy(a, args, n_args * sizeof *args);
+  FILE *f = fopen(path, "wb");
+  CU_ASSERT_PTR_NOT_NULL_FATAL(f);
+  size_t put = fwrite(head, 1, sizeof head, f) + fwrite(name, 1, sizeof name, f) + fwrite(a, 1, sizeof a, f) +
+               fwrite(desc, 1, sizeof desc, f) + fwrite(before[0], 1, HEAP, f) +
+               fwrite(before[1], 1, SCRATCH, f) + fwrite(heap_after, 1, HEAP, f) +
+               fwrite(scratch_after, 1, SCRATCH, f);
+  CU_ASSERT_EQUAL(put, sizeof head + sizeof name + sizeof a + sizeof desc + 4 * (size_t)HEAP);
+  fclose(f);
+}
+#define RECORD(kernel, ...)                                                                                  \
+  record(kernel, (const uint32_t[]){__VA_ARGS__}, sizeof((const uint32_t[]){__VA_ARGS__}) / 4, heap[0],      \
+         scratch[0])
 
 /* Units of two or three vectors behind one another. */
 static uint32_t after(uint32_t unit, uint64_t column_bytes) {
@@ -100,7 +132,8 @@ static struct foray_matrix matrix(uint32_t qtype, uint32_t rows, uint32_t cols, 
 
 static bool try_gemv(void) {
   const uint32_t qtype = below(2) ? FORAY_QTYPE_Q4A : FORAY_QTYPE_Q8S,
-                 cols = 32 * (1 + below(below(8) ? 9 : 40)), rows = 1 + below(below(6) ? 70 : 600);
+                 cols = 32 * (1 + below(recording || below(8) ? 9 : 40)),
+                 rows = 1 + below(recording || below(6) ? 70 : 600);
   const bool bias = below(3) == 0;
   any_bits();
   columns();
@@ -129,11 +162,12 @@ static bool try_gemv(void) {
     foray_hls_gemv_q4(heap_words(), scratch_words(), desc, c0, c1);
   else
     foray_hls_gemv_q8(heap_words(), scratch_words(), desc, c0, c1);
+  RECORD(qtype == FORAY_QTYPE_Q4A ? "gemv_q4" : "gemv_q8", c0, c1);
   return same();
 }
 
 static bool try_rmsnorm(void) {
-  const uint32_t n = 32 * (1 + below(below(10) ? 20 : 300));
+  const uint32_t n = 32 * (1 + below(recording || below(10) ? 20 : 300));
   any_bits();
   columns();
   exponents(0, foray_dev_y32_bytes(n), -60, 20);
@@ -151,6 +185,7 @@ static bool try_rmsnorm(void) {
     foray_ref_rmsnorm(NULL, &d, (const int32_t *)(const void *)(heap[0] + BASE * 64), y32(d.src, n, c),
                       a16(d.dst, n, c));
   foray_hls_rmsnorm(heap_words(), scratch_words(), desc, c0, c1);
+  RECORD("rmsnorm", c0, c1);
   return same();
 }
 
@@ -166,11 +201,12 @@ static bool try_rope(void) {
   for (uint32_t c = c0; c < c1; c++)
     foray_ref_rope(NULL, &d, (const uint64_t *)(const void *)(heap[0] + BASE * 64), pos + c, y32(0, n, c));
   foray_hls_rope(heap_words(), scratch_words(), desc, c0, c1, pos);
+  RECORD("rope", c0, c1, pos);
   return same();
 }
 
 static bool try_silu_quant_add(void) {
-  const uint32_t n = 32 * (1 + below(below(10) ? 20 : 200));
+  const uint32_t n = 32 * (1 + below(recording || below(10) ? 20 : 200));
   any_bits();
   columns();
   const uint64_t y = foray_dev_y32_bytes(n);
@@ -185,6 +221,7 @@ static bool try_silu_quant_add(void) {
     for (uint32_t c = c0; c < c1; c++)
       foray_ref_silu_mul(NULL, n, y32(0, n, c), y32(up, n, c), a16(out, n, c));
     foray_hls_silu_mul(scratch_words(), desc, c0, c1);
+    RECORD("silu_mul", c0, c1);
     break;
   }
   case 1: {
@@ -193,6 +230,7 @@ static bool try_silu_quant_add(void) {
     twin();
     for (uint32_t c = c0; c < c1; c++) foray_ref_quant(NULL, n, y32(0, n, c), a16(up, n, c));
     foray_hls_quant(scratch_words(), desc, c0, c1);
+    RECORD("quant", c0, c1);
     break;
   }
   default: {
@@ -201,6 +239,7 @@ static bool try_silu_quant_add(void) {
     twin();
     for (uint32_t c = c0; c < c1; c++) foray_ref_add(NULL, n, y32(0, n, c), y32(up, n, c));
     foray_hls_add(scratch_words(), desc, c0, c1);
+    RECORD("add", c0, c1);
     break;
   }
   }
@@ -220,6 +259,8 @@ static bool try_embed(void) {
   twin();
   for (uint32_t c = c0; c < c1; c++) foray_ref_embed(NULL, &m, tokens[c], y32(d.dst, cols, c));
   foray_hls_embed(heap_words(), scratch_words(), desc, c0, c1, tokens);
+  RECORD("embed", c0, c1, tokens[0], tokens[1], tokens[2], tokens[3], tokens[4], tokens[5], tokens[6],
+         tokens[7]);
   return same();
 }
 
@@ -249,7 +290,9 @@ static bool try_attention(void) {
   twin();
   for (uint32_t c = c0; c < c1; c++) foray_ref_kv_put(NULL, &kv, pos0 + c, y32(k, nk, c), y32(v, nk, c));
   foray_hls_kv_put(heap_words(), scratch_words(), desc, c0, c1, pos0, BASE, max_pos);
+  RECORD("kv_put", c0, c1, pos0, BASE, max_pos);
   if (!same()) return false;
+  twin();
   foray_desc_attn_pack(&a, desc);
   struct foray_y32 qs[8];
   struct foray_a16 out[8];
@@ -261,6 +304,7 @@ static bool try_attention(void) {
   }
   foray_ref_attn(NULL, &a, &kv, (int)(c1 - c0), position, qs, out);
   foray_hls_attention(heap_words(), scratch_words(), desc, c0, c1, pos0, BASE, max_pos);
+  RECORD("attention", c0, c1, pos0, BASE, max_pos);
   return same();
 }
 
@@ -299,18 +343,22 @@ static bool try_head(void) {
   foray_rec_ring_pack(&r, w);
   memcpy(heap[0] + (size_t)ring * 64, w, sizeof w);
   foray_hls_exit_head(heap_words(), scratch_words(), desc, c0, s.on, s.inv_temp, s.seed, s.position, ring);
+  RECORD("exit_head", c0, s.on, s.inv_temp, (uint32_t)s.seed, (uint32_t)(s.seed >> 32), s.position, ring);
   if (!same()) return false;
   /* the sampler alone, on the same logits with id = index */
   foray_exit_clear(&u);
   foray_ref_exit_stream(NULL, logits, NULL, used, &s, &u);
-  memcpy(heap[1] + BASE * 64, logits, 4 * (size_t)used);
+  memcpy(heap[0] + BASE * 64, logits, 4 * (size_t)used);
+  twin();
+  memcpy(heap[0] + 64, &u.best_id, 4);
+  memcpy(heap[0] + 68, &u.best_logit, 4);
   foray_hls_sample(heap_words(), BASE, used, s.on, s.inv_temp, s.seed, s.position, 1);
-  int32_t got[2];
-  memcpy(got, heap[1] + 64, sizeof got);
-  return (uint32_t)got[0] == u.best_id && got[1] == u.best_logit;
+  RECORD("sample", BASE, used, s.on, s.inv_temp, (uint32_t)s.seed, (uint32_t)(s.seed >> 32), s.position, 1);
+  return same();
 }
 
 static void rounds(bool (*fn)(void), int n, const char *name) {
+  recording = getenv("FORAY_HLS_VECTORS") != NULL;
   int bad = 0, first = -1;
   for (int r = 0; r < n; r++) {
     rng_state = 0x9E3779B97F4A7C15u * (uint64_t)(r + 1);
@@ -328,6 +376,35 @@ TEST(silu_mul_quant_and_add_equal_ref) { rounds(try_silu_quant_add, 400, "silu, 
 TEST(embed_equals_ref) { rounds(try_embed, 240, "embed"); }
 TEST(kv_put_and_attention_equal_ref) { rounds(try_attention, 240, "attention"); }
 TEST(head_exit_unit_and_sampler_equal_ref) { rounds(try_head, 240, "head"); }
+
+/* A whole program through the kernel's own entry, on the memory that the reference device was given. */
+TEST(the_top_runs_a_program_like_the_reference_device) {
+  static struct tiny t;
+  static const uint32_t prompt[] = {3, 50, 7, 99, 21, 0, 64, 8, 77, 31, 12};
+  CU_ASSERT_TRUE_FATAL(tiny_open(&t, "ref", 6, 4));
+  recording = getenv("FORAY_HLS_VECTORS") != NULL;
+  t.run.tests = 3, t.run.check = 2, t.run.flags = FORAY_RUN_SAMPLE, t.run.inv_temp = 80000, t.run.seed = 5;
+  t.run.exit_rule[0] = -52428, t.run.exit_rule[1] = 65536;
+  CU_ASSERT_EQUAL(tiny_run(&t, prompt, 11, 0, 0),
+                  FORAY_OK); /* fed; now the run block of a draft, not yet run */
+  uint32_t w[FORAY_ABI_RUN_WORDS];
+  t.run.feed_n = 1, t.run.start = 10, t.run.max_drafts = 9;
+  foray_rec_run_pack(&t.run, w);
+  CU_ASSERT_EQUAL(foray_dev_upload(t.d, t.run_addr, w, sizeof w, NULL), FORAY_OK);
+  memset(heap[0], 0, HEAP);
+  memset(scratch[0], 0, SCRATCH);
+  CU_ASSERT_EQUAL(foray_dev_download(t.d, 0, heap[0], TINY_HEAP, NULL), FORAY_OK);
+  twin();
+  CU_ASSERT_EQUAL(foray_dev_run(t.d, t.run_addr, 0, &t.res, &t.err), FORAY_OK);
+  CU_ASSERT_EQUAL(foray_dev_download(t.d, 0, heap[0], TINY_HEAP, NULL), FORAY_OK);
+  uint64_t status = 1;
+  foray_top(heap_words(), TINY_HEAP / 64, FORAY_DEV_UNITS(t.run_addr), &status);
+  CU_ASSERT_EQUAL(status, 0);
+  CU_ASSERT_EQUAL(t.res.drafted, 9);
+  CU_ASSERT(same());
+  RECORD("top", TINY_HEAP / 64, FORAY_DEV_UNITS(t.run_addr), 0, 0);
+  tiny_close(&t);
+}
 
 /* The kernel's own entry: status has the error code and the descriptor. */
 TEST(the_top_reports_in_its_status_register) {
