@@ -177,7 +177,12 @@ static enum foray_status open_litex(const char *detail, const struct foray_dev_o
     st = foray_err_set(err, FORAY_E_LIMIT, "%s: %llu bytes are needed, it has %u", s->map.board,
                        (unsigned long long)opts->heap_bytes, (unsigned)s->map.ram_bytes);
   if (!st) st = foray_litex_bus_open(where, &s->bus, err);
-  const struct foray_bus bus = {s, reg_read, reg_write, mem_read, mem_write, NULL, soc_close};
+  const struct foray_bus bus = {.arg = s,
+                                .read32 = reg_read,
+                                .write32 = reg_write,
+                                .mem_read = mem_read,
+                                .mem_write = mem_write,
+                                .close = soc_close};
   struct foray_cardhost_id id; /* first of all: a stranger's memory is not touched */
   if (!st) st = foray_cardhost_identify(&bus, where, &id, err);
   if (!st) st = bring_up(s, err);
