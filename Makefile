@@ -65,7 +65,7 @@ ISA_CFLAGS_amx    := $(ISA_CFLAGS_avx512) -mamx-tile -mamx-int8 -mamx-bf16 -mavx
 # Library = folder; DEPS_<lib> = the lower layers that it may include. The compiler sees nothing else:
 # build/inc/<lib> holds links to just these folders, so `#include "engine/x.h"` from host/ cannot compile.
 # Headers are named by folder: "core/err.h", "model/gguf.h", "engine/engine.h", <foray/...> for public ones.
-LIBS := core model proto dev rt net http api prof engine batch link obs cloudapi train cotune simlink card cardhost xclbin
+LIBS := core model proto dev rt net http api prof engine batch link obs cloudapi train cotune store simlink card cardhost xclbin
 
 DIR_abi := hw/abi
 DIR_gen := hw/gen
@@ -85,6 +85,7 @@ DIR_obs := cloud/obs
 DIR_cloudapi := cloud/api
 DIR_train := cloud/train
 DIR_cotune := cloud/cotune
+DIR_store := cloud/store
 DIR_simlink := sim/link
 DIR_card := sim/card
 DIR_cardhost := drivers/card
@@ -113,6 +114,7 @@ DEPS_obs     := $(DEPS_link) link http
 DEPS_cloudapi := $(DEPS_obs) obs
 DEPS_train   := $(DEPS_core) core model engine
 DEPS_cotune  := $(DEPS_train) train
+DEPS_store   := $(DEPS_core) core model
 DEPS_simlink := $(DEPS_core) core proto
 DEPS_card    := $(DEPS_dev) dev
 DEPS_cardhost := $(DEPS_dev) dev
@@ -120,7 +122,7 @@ DEPS_xclbin  := $(DEPS_core) core
 DEPS_prof    := $(DEPS_dev) dev
 DEPS_hls     := $(DEPS_dev) dev include
 DEPS_hosttools  := $(DEPS_api) api http prof
-DEPS_cloudtools := $(DEPS_cloudapi) cloudapi train cotune
+DEPS_cloudtools := $(DEPS_cloudapi) cloudapi train cotune store
 DEPS_simtools := $(DEPS_dev) dev card xclbin
 DEPS_tests   := $(LIBS) $(PLUGINS) foray abi gen unit include
 
@@ -159,6 +161,7 @@ PKGS_http  := libevent libevent_openssl openssl jansson
 PKGS_link  := libevent
 PKGS_train := openblas jansson
 PKGS_cotune := jansson
+PKGS_store := sqlite3
 PKGS_tests := cunit
 PKG_CONFIG := pkg-config
 PKGS_ALL   := $(sort $(foreach l,$(LIBS),$(PKGS_$(l))))

@@ -1,4 +1,4 @@
-/* foray-tune dst, dpm, saml, run, compare, show. */
+/* foray-tune dst, dpm, saml, run, compare. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -522,28 +522,16 @@ static int cmd_saml(int argc, char **argv, const volatile sig_atomic_t *stop) {
   return finish(st, &err);
 }
 
-static int cmd_show(int argc, char **argv) {
-  const struct foray_opt opts[] = {{0}};
-  const struct foray_command cmd = {"foray-tune show", "ADAPTER",
-                                    "Say what an adapter is (PEFT folder or GGUF file).", opts, NULL};
-  int rest, rc = parse(&cmd, argc, argv, &rest, 1);
-  struct foray_err err = {0};
-  struct foray_adapter_info i;
-  if (rc >= 0) return rc;
-  enum foray_status st = foray_adapter_info(argv[rest], &i, &err);
-  if (!st)
-    printf("LoRA, rank %d, alpha %g, targets 0x%02x%s%s%s%.16s\n", i.rank, (double)i.alpha, i.targets,
-           *i.base_name ? ", of " : "", i.base_name, *i.base_sha256 ? ", base " : "", i.base_sha256);
-  return finish(st, &err);
-}
-
 void foray_tune_usage(FILE *f) {
   fputs("       foray-tune dst --data FILE [OPTIONS] MODEL\n"
         "       foray-tune dpm --data FILE [OPTIONS] MODEL\n"
         "       foray-tune saml --data FILE [OPTIONS] PROXY DEVICE\n"
         "       foray-tune run --config FILE [OPTIONS]\n"
         "       foray-tune compare --config FILE [OPTIONS]\n"
-        "       foray-tune show ADAPTER\n",
+        "       foray-tune keygen FILE\n"
+        "       foray-tune publish --key FILE [OPTIONS] ADAPTER.gguf\n"
+        "       foray-tune versions --key FILE [OPTIONS]\n"
+        "       foray-tune show [--key FILE.pub] ADAPTER|VERSION.frel\n",
         f);
 }
 
@@ -557,9 +545,7 @@ bool foray_tune_command(int argc, char **argv, const volatile sig_atomic_t *stop
     *rc = cmd_saml(argc, argv, stop);
   else if (!strcmp(name, "run") || !strcmp(name, "compare"))
     *rc = cmd_run(argc, argv, stop, !strcmp(name, "compare"));
-  else if (!strcmp(name, "show"))
-    *rc = cmd_show(argc, argv);
   else
-    return false;
+    return foray_tune_store_command(argc, argv, rc);
   return true;
 }
