@@ -2,11 +2,6 @@
 // tables from foray_tables_pkg; sizes of a configuration are module parameters (hw/rtl/README.md).
 package foray_pkg;
 
-  // One word of the scratchpad, one heap unit, one beat of an image: 64 bytes.
-  localparam int unsigned UnitBits = 512;
-  localparam int unsigned SpAddrW = 20;
-  // Most columns of any configuration (FORAY_ABI_COLS_MAX).
-  localparam int unsigned ColsMax = 8;
 
   // A command to a unit: one descriptor over columns [c0, c1); column c is position pos0 + c.
   typedef struct packed {
@@ -25,7 +20,7 @@ package foray_pkg;
     logic sample;  // Gumbel noise at inv_temp
     logic [31:0] inv_temp;  // Q16
     logic [63:0] seed;
-    logic [31:0] position;  // of the token being chosen
+    logic [31:0] position;  // of the token that column 0 chooses; column c: + c
     logic signed [31:0] cum;  // sum so far, before this token
     logic [7:0][31:0] exit_rule;  // coefficients, signed Q16
     logic [7:0][31:0] stop_rule;
@@ -55,5 +50,36 @@ package foray_pkg;
     logic starved;  // waits for its input stream
     logic blocked;  // waits for its consumer
   } act_t;
+
+  // Events of a cycle that foray_ctrl counts.
+  typedef struct packed {
+    logic op;
+    logic pass;
+    logic [3:0] columns;
+    logic drafted;
+    logic checked;
+    logic corrected;
+    logic [39:0] weight_bytes;
+    logic [39:0] embed_bytes;
+    logic [39:0] vector_bytes;
+    logic [39:0] kv_read_bytes;
+    logic [39:0] kv_write_bytes;
+    logic [39:0] resid_bytes;
+  } count_t;
+
+  // What a watcher sees: one bit says what ended in this cycle.
+  typedef struct packed {
+    logic op;
+    logic pass;
+    logic token;
+    logic [12:0] desc;
+    logic [7:0] opcode;
+    logic [3:0] seg;
+    logic in_test;
+    logic [2:0] exit_no;
+    logic [3:0] columns;
+    logic [31:0] position;
+    logic [31:0] entry;  // ring entry of a token
+  } trace_t;
 
 endpackage
