@@ -65,7 +65,7 @@ ISA_CFLAGS_amx    := $(ISA_CFLAGS_avx512) -mamx-tile -mamx-int8 -mamx-bf16 -mavx
 # Library = folder; DEPS_<lib> = the lower layers that it may include. The compiler sees nothing else:
 # build/inc/<lib> holds links to just these folders, so `#include "engine/x.h"` from host/ cannot compile.
 # Headers are named by folder: "core/err.h", "model/gguf.h", "engine/engine.h", <foray/...> for public ones.
-LIBS := core model proto dev rt net http api prof engine batch link obs cloudapi train cotune store simlink card cardhost xclbin
+LIBS := core model proto dev rt net http api prof engine batch link obs cloudapi train cotune store simlink card cardhost xclbin simmem
 
 DIR_abi := hw/abi
 DIR_gen := hw/gen
@@ -87,6 +87,7 @@ DIR_train := cloud/train
 DIR_cotune := cloud/cotune
 DIR_store := cloud/store
 DIR_simlink := sim/link
+DIR_simmem := sim/mem
 DIR_card := sim/card
 DIR_cardhost := drivers/card
 DIR_xclbin := drivers/xclbin
@@ -116,6 +117,7 @@ DEPS_train   := $(DEPS_core) core model engine
 DEPS_cotune  := $(DEPS_train) train
 DEPS_store   := $(DEPS_core) core model
 DEPS_simlink := $(DEPS_core) core proto
+DEPS_simmem  := foray
 DEPS_card    := $(DEPS_dev) dev
 DEPS_cardhost := $(DEPS_dev) dev
 DEPS_xclbin  := $(DEPS_core) core
@@ -152,6 +154,14 @@ DIR_xrt  := drivers/xrt
 DEPS_xrt := $(DEPS_dev) dev cardhost
 SO_xrt   := cardhost dev core
 LIBS_xrt := -lxrt_coreutil -luuid
+# sim/sim.mk makes the Verilated models, one for each of SIM_CONFIGS (folders of hw/rtl/cfg).
+SIM_CONFIGS ?= mid
+PLUGINS += $(if $(wildcard hw/rtl/foray_attn.sv),sim)
+DIR_sim  := sim/rtl
+DEPS_sim := $(DEPS_dev) dev simmem
+SO_sim   := dev core simmem
+EXTRA_sim := $(SIM_CONFIGS:%=build/sim/%/model.o) $(SIM_CONFIGS:%=build/sim/%/libsim.a) build/sim/verilated/verilated.o build/sim/verilated/verilated_threads.o
+LIBS_sim := -lstdc++
 
 PKGS_core  := libcrypto jansson
 PKGS_model := libpcre2-8 libcurl zlib

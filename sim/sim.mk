@@ -34,3 +34,37 @@ $(XRT_PREFIX)/foray.xclbin: $(XRT_PREFIX)/kernel_card.so sim/xrt/foray_top.json 
 
 .PHONY: sim-xrt
 sim-xrt: $(XRT_PREFIX)/lib/libforay_xrt_sim.so.2 $(XRT_PREFIX)/foray.xclbin $(B)/devices/foray-dev-xrt.so $(B)/bin/foray ## build the XRT simulation (then: foray sim-xrt -- ./host)
+
+# Simulated devices: Verilated RTL (device `sim`). Each configuration of hw/rtl/cfg in SIM_CONFIGS is built in.
+SIM_VERILATOR := $(or $(wildcard $(VERILATOR_ROOT)),/usr/share/verilator)/include
+SIM_PKGS := hw/gen/foray_abi_pkg.sv $(wildcard hw/gen/foray_tables_pkg.sv) $(wildcard hw/rtl/*_pkg.sv)
+SIM_UNITS := $(filter-out $(SIM_PKGS),$(wildcard hw/rtl/*.sv hw/gen/*_rom.sv))
+# Units that sim/rtl/stub stands in for (tests of the spine, or while a unit is missing).
+SIM_STUB ?=
+SIM_STUB_SV := $(foreach u,$(SIM_STUB),sim/rtl/stub/$(u).sv)
+SIM_SV := $(filter-out $(foreach u,$(SIM_STUB),hw/rtl/$(u).sv),$(SIM_UNITS)) $(SIM_STUB_SV)
+SIM_DIR := build/sim$(if $(SIM_STUB),-stub)
+SIM_CXX := $(CCACHE) g++ -std=c++17 -O2 -fPIC -fvisibility=hidden -w -I$(SIM_VERILATOR) -I$(SIM_VERILATOR)/vltstd
+SIM_VFLAGS := -O3 --x-assign fast --x-initial fast --noassert --output-split 20000 -Wno-fatal -Wno-lint -Wno-style
+
+# $(1) = configuration
+define sim_rule
+$(SIM_DIR)/$(1)/.stamp: $$(SIM_PKGS) $$(SIM_SV) hw/rtl/cfg/$(1)/foray_cfg.svh sim/sim.mk
+	@mkdir -p $$(@D)
+	@echo "  VERIL $(1)"
+	$$(Q)verilator --cc $(SIM_VFLAGS) --Mdir $$(@D) --prefix Vforay_$(1) --top-module foray_top +incdir+hw/rtl/cfg/$(1) \
+	  $$(SIM_PKGS) $$(SIM_SV) >$$(@D)/verilator.log 2>&1 || { grep -E '^%Error' $$(@D)/verilator.log | cut -c1-200 | head -20; exit 1; }
+	$$(Q)touch $$@
+$(SIM_DIR)/$(1)/libsim.a: $(SIM_DIR)/$(1)/.stamp
+	@echo "  C++   $(1)"
+	$$(Q)cd $$(@D) && rm -f Vforay_*.o libsim.a && ls Vforay_$(1)*.cpp | xargs -P $(JOBS) -I{} $(SIM_CXX) -I. -c {}
+	$$(Q)ar rcs $$@ $$(@D)/Vforay_*.o
+$(SIM_DIR)/$(1)/model.o: $(SIM_DIR)/$(1)/.stamp sim/rtl/model.cpp sim/rtl/model.h sim/mem/mem.h
+	$$(Q)$(SIM_CXX) $$(shell awk '/^.define/ {if ($$$$2 != "FORAY_CFG_NAME") printf "-D%s=%s ", $$$$2, $$$$3}' hw/rtl/cfg/$(1)/foray_cfg.svh) \
+	  -DFORAY_MODEL=$(1) -I$$(@D) -Isim/rtl -Isim/mem -c -o $$@ sim/rtl/model.cpp
+endef
+$(foreach c,$(SIM_CONFIGS),$(eval $(call sim_rule,$(c))))
+
+build/sim/verilated/%.o: $(SIM_VERILATOR)/%.cpp
+	@mkdir -p $(@D)
+	$(Q)$(SIM_CXX) -c -o $@ $<

@@ -14,6 +14,8 @@ module foray_top #(
     /// Groups of 32 that the matrix engine and, over all columns, the attention engine keep.
     parameter int unsigned ActGroups = `FORAY_ACT_GROUPS,
     parameter int unsigned QGroups = `FORAY_Q_GROUPS,
+    /// Rounds of the noise generator that run side by side: 1, 2, 5, 10.
+    parameter int unsigned Unroll = `FORAY_UNROLL,
     parameter int unsigned Watchdog = 1 << 20,
     parameter logic [31:0] BuildId = 32'd0
 ) (
@@ -144,7 +146,7 @@ module foray_top #(
   logic [15:0] sq_kw_strb;
   logic score, lg_valid, lg_ready, sq_lg_ready, ex_lg_ready;
   foray_pkg::logit_t lg;
-  logic ex_clear, ex_finish, ex_done, ex_busy;
+  logic ex_clear, ex_clear_busy, ex_finish, ex_done, ex_busy;
   logic [2:0] ex_col;
   foray_pkg::exit_arg_t ex_arg;
   foray_pkg::exit_res_t ex_res;
@@ -493,6 +495,10 @@ module foray_top #(
       .sp_wstrb_o(sp_wstrb[1])
   );
 
+  assign sp_we[2] = 1'b0;  // it only reads
+  assign sp_waddr[2] = '0;
+  assign sp_wdata[2] = '0;
+  assign sp_wstrb[2] = '0;
   logic kp_valid, kp_ready;
   logic [31:0] kp_addr;
   logic [511:0] kp_data;
@@ -508,10 +514,6 @@ module foray_top #(
       .sp_re_o(sp_re[2]),
       .sp_raddr_o(sp_raddr[2]),
       .sp_rdata_i(sp_rdata),
-      .sp_we_o(sp_we[2]),
-      .sp_waddr_o(sp_waddr[2]),
-      .sp_wdata_o(sp_wdata[2]),
-      .sp_wstrb_o(sp_wstrb[2]),
       .kw_valid_o(kp_valid),
       .kw_ready_i(kp_ready),
       .kw_addr_o(kp_addr),
@@ -540,11 +542,13 @@ module foray_top #(
   );
 
   foray_exit #(
-      .Cols(Cols)
+      .Cols(Cols),
+      .Unroll(Unroll)
   ) u_exit (
       .clk_i,
       .rst_ni(unit_rst_n),
       .clear_i(ex_clear),
+      .clear_busy_o(ex_clear_busy),
       .lg_valid_i(lg_valid && !score),
       .lg_ready_o(ex_lg_ready),
       .lg_i(lg),
@@ -632,5 +636,5 @@ module foray_top #(
   end
   assign cycle_o = cycle;
   logic unused_busy;
-  assign unused_busy = ^{ax_walk_busy, ws_walk_busy, ex_busy};
+  assign unused_busy = ^{ax_walk_busy, ws_walk_busy, ex_busy, ex_clear_busy};
 endmodule

@@ -4,7 +4,8 @@
 
 static double max2(double a, double b) { return a > b ? a : b; }
 
-void foray_channel_init(struct foray_channel *c, const struct foray_dram *t, double ratio, double latency, uint32_t window) {
+void foray_channel_init(struct foray_channel *c, const struct foray_dram *t, double ratio, double latency,
+                        uint32_t window) {
   memset(c, 0, sizeof *c);
   c->t = *t;
   c->ratio = ratio;
@@ -88,15 +89,21 @@ void foray_channel_cycle(struct foray_channel *c, uint64_t cycle) {
   }
   while (c->n) {
     open_rows(c, now);
-    /* reads first; writes when there is nothing else or many of them wait */
-    bool writes = c->writes == c->n || c->writes >= 16;
+    /* reads first, unless many writes wait; what is not preferred goes when nothing else can ever go, since
+     * it may hold the row that the others need */
+    bool writes = c->writes >= 16;
     uint32_t best = c->n;
     double at = end;
-    for (uint32_t i = 0; i < c->n; i++) {
-      struct foray_dram_access *q = &c->q[i];
-      if ((!q->done) != writes || c->bank[q->bank].open != (int64_t)q->row) continue;
-      double x = column_at(c, q, now);
-      if (x < at) at = x, best = i;
+    for (int pass = 0; pass < 2 && best == c->n; pass++, writes = !writes) {
+      bool possible = false;
+      for (uint32_t i = 0; i < c->n; i++) {
+        struct foray_dram_access *q = &c->q[i];
+        if ((!q->done) != writes || c->bank[q->bank].open != (int64_t)q->row) continue;
+        possible = true;
+        double x = column_at(c, q, now);
+        if (x < at) at = x, best = i;
+      }
+      if (possible) break;
     }
     if (best == c->n) break;
     struct foray_dram_access q = c->q[best];

@@ -7,13 +7,14 @@
 enum { FORAY_DRAM_WINDOW = 64, FORAY_DRAM_BANKS = 64 };
 
 struct foray_dram_access {
-  uint64_t *done; /* gets the device cycle in which the data is complete; borrowed until then. NULL: a write */
+  uint64_t
+      *done; /* gets the device cycle in which the data is complete; borrowed until then. NULL: a write */
   uint64_t row;
   uint32_t bank, group, age;
 };
 
 struct foray_dram_bank {
-  int64_t open;     /* row, -1: closed */
+  int64_t open;         /* row, -1: closed */
   double col, pre, act; /* earliest next column command, precharge, activate */
 };
 
@@ -31,7 +32,8 @@ struct foray_channel {
   double stolen;
 };
 
-void foray_channel_init(struct foray_channel *c, const struct foray_dram *t, double ratio, double latency, uint32_t window);
+void foray_channel_init(struct foray_channel *c, const struct foray_dram *t, double ratio, double latency,
+                        uint32_t window);
 /* False: the queue is full. */
 bool foray_channel_push(struct foray_channel *c, uint64_t addr, uint64_t *done);
 /* Lets everything happen that happens before device cycle now + 1. */

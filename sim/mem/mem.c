@@ -49,14 +49,22 @@ struct foray_mem {
 bool foray_mem_preset(const char *name, struct foray_mem_cfg *cfg) {
   static const struct foray_mem_cfg presets[] = {
       {.name = "ideal", .latency = 4, .outstanding = 64},
-      {.name = "ddr4", .latency = 24, .outstanding = 16, .window = 64,
-       .dram = {1200, 64, 8192, 4, 4, 4, 17, 12, 17, 17, 39, 4, 6, 4, 6, 26, 9, 18, 9, 9360, 420}},
-      {.name = "lpddr4", .latency = 24, .outstanding = 16, .window = 48,
+      {.name = "ddr4", .latency = 24, .outstanding = 16, .window = 64, .dram = {1200, 64,   8192, 4,  4,  4,
+                                                                                17,   12,   17,   17, 39, 4,
+                                                                                6,    4,    6,    26, 9,  18,
+                                                                                9,    9360, 420}},
+      {.name = "lpddr4",
+       .latency = 24,
+       .outstanding = 16,
+       .window = 48,
        .dram = {1600, 64, 4096, 1, 8, 8, 28, 14, 29, 29, 68, 8, 8, 16, 16, 64, 12, 29, 16, 6240, 448}},
-      {.name = "sdr", .latency = 2, .outstanding = 4, .window = 8,
-       .dram = {0, 16, 1024, 1, 4, 8, 3, 0, 2, 2, 5, 8, 8, 2, 2, 8, 8, 2, 1, 780, 7}},
-      {.name = "hbm", .latency = 40, .outstanding = 32, .window = 64,
-       .dram = {1000, 32, 1024, 4, 4, 2, 14, 4, 14, 14, 33, 2, 4, 4, 4, 16, 5, 16, 8, 3900, 260}},
+      {.name = "sdr", .latency = 2, .outstanding = 4, .window = 8, .dram = {0, 16, 1024, 1, 4, 8,   3,
+                                                                            0, 2,  2,    5, 8, 8,   2,
+                                                                            2, 8,  8,    2, 1, 780, 7}},
+      {.name = "hbm", .latency = 40, .outstanding = 32, .window = 64, .dram = {1000, 32,   1024, 4,  4,  2,
+                                                                               14,   4,    14,   14, 33, 2,
+                                                                               4,    4,    4,    16, 5,  16,
+                                                                               8,    3900, 260}},
   };
   for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
     if (!strcmp(name, presets[i].name)) {
@@ -89,7 +97,8 @@ void foray_mem_reset(struct foray_mem *m) {
   }
 }
 
-struct foray_mem *foray_mem_new(const struct foray_mem_cfg *cfg, uint8_t *heap, uint64_t bytes, uint64_t base) {
+struct foray_mem *foray_mem_new(const struct foray_mem_cfg *cfg, uint8_t *heap, uint64_t bytes,
+                                uint64_t base) {
   struct foray_mem *m = calloc(1, sizeof *m);
   if (!m) return NULL;
   m->cfg = *cfg;
@@ -156,7 +165,8 @@ static void feed_channel(struct foray_mem *m) {
   m->turn = (m->turn + 1) % m->cfg.ports;
 }
 
-static void read_port(struct foray_mem *m, uint32_t i, const struct foray_pins_out *out, struct foray_pins_in *in) {
+static void read_port(struct foray_mem *m, uint32_t i, const struct foray_pins_out *out,
+                      struct foray_pins_in *in) {
   struct port *p = &m->port[i];
   in->arready &= ~(1u << i), in->rvalid &= ~(1u << i);
   if (p->n < m->cfg.outstanding && !m->dead && !held(m)) {
@@ -167,7 +177,8 @@ static void read_port(struct foray_mem *m, uint32_t i, const struct foray_pins_o
   struct burst *b = &p->q[p->head];
   uint64_t at = b->addr + (uint64_t)b->given * m->cfg.port_bytes;
   uint32_t step = dram(m) ? m->cfg.dram.access : 64;
-  uint32_t part = (uint32_t)((at + m->cfg.port_bytes - 1 - b->first) / step); /* the last one that the beat needs */
+  uint32_t part =
+      (uint32_t)((at + m->cfg.port_bytes - 1 - b->first) / step); /* the last one that the beat needs */
   if (b->done[part] > m->now) return;
   if (!p->rvalid && held(m)) return;
   p->rvalid = true;

@@ -37,7 +37,7 @@ module foray_attn #(
   assign sp_waddr_o = '0;
   assign sp_wdata_o = '0;
   assign sp_wstrb_o = '0;
-  int ws, ax, bytes, more, open_q;
+  int ws, ax, bytes, more, open_q, ended;
   longint addr;
   logic asked_q;
   assign kv_ready_o = busy_o;
@@ -61,8 +61,9 @@ module foray_attn #(
         kr_bytes_o <= bytes;
         if (more == 0) asked_q <= 1'b1;
       end
-      open_q <= open_q + (kr_valid_o && kr_ready_i ? 1 : 0) -
-          (kv_valid_i && kv_ready_o ? foray_stub_kv(kv_data_i, kv_last_i) : 0);
+      ended = 0;  // a call inside an expression would be made in any case
+      if (kv_valid_i && kv_ready_o) ended = foray_stub_kv(kv_data_i, kv_last_i);
+      open_q <= open_q + (kr_valid_o && kr_ready_i ? 1 : 0) - ended;
       if (asked_q && open_q == 0 && !kr_valid_o) begin
         busy_o <= 1'b0;
         done_o <= 1'b1;

@@ -1,10 +1,12 @@
 // Stand-in for the exit unit.
 module foray_exit #(
-    parameter int unsigned Cols = 1
+    parameter int unsigned Cols = 1,
+    parameter int unsigned Unroll = 2
 ) (
     input logic clk_i,
     input logic rst_ni,
     input logic clear_i,
+    output logic clear_busy_o,
     input logic lg_valid_i,
     output logic lg_ready_o,
     input foray_pkg::logit_t lg_i,
@@ -26,6 +28,7 @@ module foray_exit #(
   bit ge0, lt0;
   assign lg_ready_o = 1'b1;
   assign busy_o = 1'b0;
+  assign clear_busy_o = 1'b0;
   assign act_o = '0;
   always @(posedge clk_i) begin
     done_o <= 1'b0;

@@ -10,10 +10,6 @@ module foray_kv_put (
     output logic sp_re_o,
     output logic [19:0] sp_raddr_o,
     input logic [511:0] sp_rdata_i,
-    output logic sp_we_o,
-    output logic [19:0] sp_waddr_o,
-    output logic [511:0] sp_wdata_o,
-    output logic [15:0] sp_wstrb_o,
     output logic kw_valid_o,
     input logic kw_ready_i,
     output logic [31:0] kw_addr_o,
@@ -25,10 +21,6 @@ module foray_kv_put (
                                              input bit score, output int ws_bits, output int ax_units);
   assign sp_re_o = 1'b0;
   assign sp_raddr_o = '0;
-  assign sp_we_o = 1'b0;
-  assign sp_waddr_o = '0;
-  assign sp_wdata_o = '0;
-  assign sp_wstrb_o = '0;
   int ws, ax;
   assign kw_valid_o = 1'b0;
   assign kw_addr_o = '0;

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { SCRATCH_UNITS = 1 << 17, QUEUE = 1 << 16 };
@@ -16,8 +17,11 @@ static struct {
   /* what the streams of the present op must bring */
   const uint8_t *ws;
   uint32_t ax_n, ax_i, kr_n, kr_i;
-  uint64_t ax[QUEUE];                     /* heap offsets of units */
-  struct { uint64_t at; uint32_t n; } kr[FORAY_ABI_HEADS_MAX];
+  uint64_t ax[QUEUE]; /* heap offsets of units */
+  struct {
+    uint64_t at;
+    uint32_t n;
+  } kr[FORAY_ABI_HEADS_MAX];
   uint32_t kv_i, kv_at;
   /* logits */
   int32_t *logits[FORAY_ABI_COLS_MAX];
@@ -38,7 +42,8 @@ static void wrong(const char *what, uint64_t at) {
 
 static struct foray_a16 a16(uint32_t unit, uint32_t n, uint32_t col) {
   uint8_t *p = g.scratch + (uint64_t)unit * 64 + foray_dev_a16_bytes(n) * col;
-  return (struct foray_a16){(int32_t *)(void *)p, (int16_t *)(void *)(p + 64), p + 64 + foray_dev_up(2 * (uint64_t)n, 64)};
+  return (struct foray_a16){(int32_t *)(void *)p, (int16_t *)(void *)(p + 64),
+                            p + 64 + foray_dev_up(2 * (uint64_t)n, 64)};
 }
 static struct foray_y32 y32(uint32_t unit, uint32_t n, uint32_t col) {
   uint8_t *p = g.scratch + (uint64_t)unit * 64 + foray_dev_y32_bytes(n) * col;
@@ -61,17 +66,18 @@ static void want(uint64_t at, uint64_t bytes) {
 
 void foray_stub_sp_read(int unit, uint32_t *data);
 void foray_stub_sp_write(int unit, const uint32_t *data, int strobes);
-void foray_stub_op(const uint32_t *desc, int c0, int c1, int pos0, int kv, int max_pos, const uint32_t *tokens,
-                   unsigned char score, int *ws_bits, int *ax_units);
+void foray_stub_op(const uint32_t *desc, int c0, int c1, int pos0, int kv, int max_pos,
+                   const uint32_t *tokens, unsigned char score, int *ws_bits, int *ax_units);
 void foray_stub_ws(const uint32_t *data, int bits);
 void foray_stub_ax(const uint32_t *data);
 int foray_stub_logit(int *col, int *row, int *id, int *logit, int *last);
 int foray_stub_kr(long long *addr, int *bytes);
 int foray_stub_kv(const uint32_t *data, unsigned char last);
 void foray_stub_clear(void);
-void foray_stub_exit_logit(int col, int id, int logit, unsigned char sample, int inv_temp, long long seed, int position);
-void foray_stub_finish(int col, int cum, const uint32_t *exit_rule, const uint32_t *stop_rule, uint32_t *entry,
-                       unsigned char *exit_ge0, unsigned char *stop_lt0);
+void foray_stub_exit_logit(int col, int id, int logit, unsigned char sample, int inv_temp, long long seed,
+                           int position);
+void foray_stub_finish(int col, int cum, const uint32_t *exit_rule, const uint32_t *stop_rule,
+                       uint32_t *entry, unsigned char *exit_ge0, unsigned char *stop_lt0);
 
 void foray_stub_sp_read(int unit, uint32_t *data) { memcpy(data, g.scratch + (size_t)unit * 64, 64); }
 void foray_stub_sp_write(int unit, const uint32_t *data, int strobes) {
@@ -80,11 +86,12 @@ void foray_stub_sp_write(int unit, const uint32_t *data, int strobes) {
 }
 
 static struct foray_kv kv_of(uint32_t kv, uint32_t offset, uint32_t hd, uint32_t heads, uint32_t max_pos) {
-  return (struct foray_kv){g.heap + ((uint64_t)kv + offset) * 64, max_pos, foray_dev_kv_record(hd), hd, heads};
+  return (struct foray_kv){g.heap + ((uint64_t)kv + offset) * 64, max_pos, foray_dev_kv_record(hd), hd,
+                           heads};
 }
 
-void foray_stub_op(const uint32_t *w, int c0, int c1, int pos0, int kv_unit, int max_pos, const uint32_t *tokens,
-                   unsigned char score, int *ws_bits, int *ax_units) {
+void foray_stub_op(const uint32_t *w, int c0, int c1, int pos0, int kv_unit, int max_pos,
+                   const uint32_t *tokens, unsigned char score, int *ws_bits, int *ax_units) {
   const struct foray_kernels *k = &foray_ref_kernels;
   (void)score;
   g.ax_n = g.ax_i = g.kr_n = g.kr_i = g.kv_i = g.kv_at = 0;
@@ -108,8 +115,8 @@ void foray_stub_op(const uint32_t *w, int c0, int c1, int pos0, int kv_unit, int
     struct foray_desc_rmsnorm d;
     foray_desc_rmsnorm_unpack(w, &d);
     for (uint32_t c = a; c < b; c++) {
-      k->rmsnorm(NULL, &d, (const int32_t *)(const void *)(g.heap + (uint64_t)d.gamma * 64), y32(d.src, d.n, c),
-                 a16(d.dst, d.n, c));
+      k->rmsnorm(NULL, &d, (const int32_t *)(const void *)(g.heap + (uint64_t)d.gamma * 64),
+                 y32(d.src, d.n, c), a16(d.dst, d.n, c));
       want((uint64_t)d.gamma * 64, 4 * (uint64_t)d.n);
     }
     break;
@@ -121,7 +128,8 @@ void foray_stub_op(const uint32_t *w, int c0, int c1, int pos0, int kv_unit, int
     struct foray_matrix m = matrix(d.qtype, d.rows, d.cols, bias, d.addr, d.exp, d.bias_exp);
     struct foray_a16 src[8];
     struct foray_y32 dst[8];
-    for (uint32_t c = a; c < b; c++) src[c - a] = a16(d.src, d.cols, c), dst[c - a] = y32(d.dst, m.layout.rows_pad, c);
+    for (uint32_t c = a; c < b; c++)
+      src[c - a] = a16(d.src, d.cols, c), dst[c - a] = y32(d.dst, m.layout.rows_pad, c);
     k->gemv(NULL, &m, c1 - c0, src, dst);
     g.ws = m.data;
     *ws_bits = (int)(m.layout.block_bytes * (m.layout.rows_pad / 16) * 8);
@@ -192,7 +200,8 @@ void foray_stub_op(const uint32_t *w, int c0, int c1, int pos0, int kv_unit, int
   case FORAY_OP_SILU_MUL: {
     struct foray_desc_silu_mul d;
     foray_desc_silu_mul_unpack(w, &d);
-    for (uint32_t c = a; c < b; c++) k->silu_mul(NULL, d.n, y32(d.gate, d.n, c), y32(d.up, d.n, c), a16(d.dst, d.n, c));
+    for (uint32_t c = a; c < b; c++)
+      k->silu_mul(NULL, d.n, y32(d.gate, d.n, c), y32(d.up, d.n, c), a16(d.dst, d.n, c));
     break;
   }
   case FORAY_OP_QUANT: {
@@ -257,14 +266,15 @@ int foray_stub_kv(const uint32_t *data, unsigned char last) {
 void foray_stub_clear(void) {
   for (int c = 0; c < FORAY_ABI_COLS_MAX; c++) foray_exit_clear(&g.unit[c]);
 }
-void foray_stub_exit_logit(int col, int id, int logit, unsigned char sample, int inv_temp, long long seed, int position) {
+void foray_stub_exit_logit(int col, int id, int logit, unsigned char sample, int inv_temp, long long seed,
+                           int position) {
   struct foray_sampling s = {sample != 0, (uint32_t)inv_temp, (uint64_t)seed, (uint32_t)position};
   int32_t l = logit;
   uint32_t i = (uint32_t)id;
   foray_ref_exit_stream(NULL, &l, &i, 1, &s, &g.unit[col]);
 }
-void foray_stub_finish(int col, int cum, const uint32_t *exit_rule, const uint32_t *stop_rule, uint32_t *entry,
-                       unsigned char *exit_ge0, unsigned char *stop_lt0) {
+void foray_stub_finish(int col, int cum, const uint32_t *exit_rule, const uint32_t *stop_rule,
+                       uint32_t *entry, unsigned char *exit_ge0, unsigned char *stop_lt0) {
   struct foray_rec_ring r;
   memset(&r, 0, sizeof r);
   foray_exit_finish(&g.unit[col], cum, &r);

@@ -1,0 +1,55 @@
+/* Whole draft programs on the Verilated RTL and on ref: results, rings, heap and counters must be alike, also
+ * when the memory holds back handshakes at random. */
+#include "unit/harness.h"
+#include "unit/sessions.h"
+
+#include <stdio.h>
+
+/* "mid" unless FORAY_TEST_SIM says otherwise. */
+static const char *config(void) {
+  const char *c = getenv("FORAY_TEST_SIM");
+  return c ? c : "mid";
+}
+
+static bool spec_of(char *spec, size_t cap, const char *options, uint32_t *cols) {
+  struct foray_dev *d;
+  struct foray_err err;
+  snprintf(spec, cap, "sim:%s%s", config(), options);
+  if (foray_dev_open(spec, &(struct foray_dev_opts){.heap_bytes = 1 << 20}, &d, &err) != FORAY_OK) {
+    printf("%s\n", err.msg);
+    return false;
+  }
+  *cols = foray_dev_info(d)->cols_max;
+  foray_dev_close(d);
+  return true;
+}
+
+static int sessions(const char *options, uint64_t first, uint64_t n, uint64_t *drafted) {
+  char spec[64];
+  uint32_t cols;
+  CU_ASSERT_TRUE_FATAL(spec_of(spec, sizeof spec, options, &cols));
+  int bad = 0;
+  for (uint64_t seed = first; seed < first + n; seed++) {
+    const char *what = session(spec, seed, 6, cols, drafted);
+    if (what) printf("%s, seed %llu: %s differs\n", spec, (unsigned long long)seed, what), bad++;
+  }
+  return bad;
+}
+
+TEST(random_sessions_equal_ref) {
+  uint64_t drafted = 0;
+  const char *n = getenv("FORAY_TEST_SIM_N");
+  uint64_t seeds = n ? strtoull(n, NULL, 10) : 3;
+  CU_ASSERT_EQUAL(sessions("", 0, seeds, &drafted), 0);
+  CU_ASSERT_EQUAL(sessions(",mem=ddr4,stall=40,jitter=30,seed=3", 100, seeds, &drafted), 0);
+  CU_ASSERT(drafted > 20);
+}
+
+TEST(broken_descriptors_end_alike) {
+  char spec[64];
+  uint32_t cols;
+  int errors;
+  CU_ASSERT_TRUE_FATAL(spec_of(spec, sizeof spec, "", &cols));
+  CU_ASSERT_EQUAL(broken_descriptors(spec, cols, 150, &errors), 0);
+  CU_ASSERT(errors > 30);
+}
