@@ -16,6 +16,7 @@ module foray_check #(
     /// Fields of PROG and STATE.
     input logic [3:0] cols_i,
     input logic [31:0] vocab_i,
+    input logic [31:0] width_i,
     input logic [23:0] max_pos_i,
     input logic [31:0] kv_units_i,
     /// Where in the program this op stands.
@@ -122,6 +123,10 @@ module foray_check #(
       foray_abi_pkg::OP_SILU_MUL: spare = foray_abi_pkg::SILU_MUL_SPARE;
       foray_abi_pkg::OP_QUANT: spare = foray_abi_pkg::QUANT_SPARE;
       foray_abi_pkg::OP_ADD: spare = foray_abi_pkg::ADD_SPARE;
+      foray_abi_pkg::OP_KEEP, foray_abi_pkg::OP_PREV: begin
+        spare = op == foray_abi_pkg::OP_KEEP ? foray_abi_pkg::KEEP_SPARE : foray_abi_pkg::PREV_SPARE;
+        order_bad = !in_test_i;
+      end
       default: known = 1'b0;
     endcase
   end
@@ -234,6 +239,11 @@ module foray_check #(
         sp_at[2] = w[1];
         sp_units[2] = y_units(vec_n);
         sp_xz = 1'b1;
+      end
+      foray_abi_pkg::OP_KEEP, foray_abi_pkg::OP_PREV: begin
+        sp_has = 3'b001;
+        sp_at[0] = w[1];
+        sp_units[0] = a_units(width_i);
       end
       default: ;
     endcase

@@ -64,6 +64,8 @@ module foray_load #(
     StDoneOrder,
     StResid,
     StResidWait,
+    StKeep,
+    StKeepWait,
     StStart,
     StDump,
     StDumpWait
@@ -105,7 +107,7 @@ module foray_load #(
   assign feed_n = r[foray_abi_pkg::RUN_FEED_N_WORD];
   assign ring_slots = r[foray_abi_pkg::RUN_RING_SLOTS_WORD];
   localparam logic [31:0] RunKnown = 32'(foray_abi_pkg::RUN_SAMPLE | foray_abi_pkg::RUN_SCORE |
-      foray_abi_pkg::RUN_FLUSH | foray_abi_pkg::RUN_STOP_BEFORE);
+      foray_abi_pkg::RUN_FLUSH | foray_abi_pkg::RUN_STOP_BEFORE | foray_abi_pkg::RUN_FULL_FIRST);
 
   logic [7:0] run_err, state_err, prog_err;
   logic [31:0] inv_temp;
@@ -168,7 +170,7 @@ module foray_load #(
   logic [12:0] at_q;
   logic [4:0] seg_next_q;
   logic [3:0] seg_q, test_next_q;
-  logic open_q, in_test_q, embed_q, head_q, final_q;  // final_q: the open segment has the final section
+  logic open_q, in_test_q, embed_q, head_q, final_q, keeps_q;  // final_q: the open segment has the final section
   logic [7:0] body_err;
   logic is_op, has_test, last_test;
   logic [7:0] index;
@@ -218,6 +220,7 @@ module foray_load #(
       .heap_units_i,
       .cols_i(cols[3:0]),
       .vocab_i(vocab),
+      .width_i(width),
       .max_pos_i(max_pos[23:0]),
       .kv_units_i(s[foray_abi_pkg::STATE_KV_UNITS_WORD]),
       .seg0_i(seg_q == '0),
@@ -258,9 +261,21 @@ module foray_load #(
   logic [31:0] slots, dump_each;
   assign slots = s[foray_abi_pkg::STATE_RESID_SLOTS_WORD];
   assign dump_each = (final_rows_o + 32'd15) >> 4;
-  assign mul_start = state_q == StResid || state_q == StDump;
-  assign mul_a = state_q == StResid ? slots[23:0] : dump_each[23:0];
-  assign mul_b = state_q == StResid ? width_units[23:0] : feed_n[23:0];
+  logic [31:0] keep_slots, keep_units;
+  assign keep_slots = s[foray_abi_pkg::STATE_KEEP_SLOTS_WORD];
+  assign keep_units = 32'd1 + (width >> 5) + ((width + 32'd2047) >> 11);
+  assign mul_start = state_q == StResid || state_q == StKeep || state_q == StDump;
+  always_comb begin
+    mul_a = slots[23:0];
+    mul_b = width_units[23:0];
+    if (state_q == StKeep) begin
+      mul_a = keep_slots[23:0];
+      mul_b = keep_units[23:0];
+    end else if (state_q == StDump) begin
+      mul_a = dump_each[23:0];
+      mul_b = feed_n[23:0];
+    end
+  end
   foray_size_mul #(
       .Aw(24),
       .Bw(24)
@@ -302,6 +317,12 @@ module foray_load #(
         code = foray_abi_pkg::ERR_STATE;
       StResidWait:
       if (mul_done && !heap_ok(s[foray_abi_pkg::STATE_RESID_WORD], mul_p, heap_units_i))
+        code = foray_abi_pkg::ERR_ADDRESS;
+      StKeep:
+      if (keeps_q && (keep_slots <= 32'(cols) || keep_slots > 32'(foray_abi_pkg::POSITIONS_MAX)))
+        code = foray_abi_pkg::ERR_STATE;
+      StKeepWait:
+      if (keeps_q && mul_done && !heap_ok(s[foray_abi_pkg::STATE_KEEP_WORD], mul_p, heap_units_i))
         code = foray_abi_pkg::ERR_ADDRESS;
       StStart:
       if (r[foray_abi_pkg::RUN_START_WORD] > len) code = foray_abi_pkg::ERR_RUN;
@@ -369,6 +390,7 @@ module foray_load #(
         embed_q <= 1'b0;
         head_q <= 1'b0;
         final_q <= 1'b0;
+        keeps_q <= 1'b0;
         has_test_o <= '0;
         final_rows_o <= '0;
         state_q <= StBodyAsk;
@@ -418,6 +440,7 @@ module foray_load #(
       StOpWait:
       if (ck_done) begin
         if (op == foray_abi_pkg::OP_EMBED) embed_q <= 1'b1;
+        if (op == foray_abi_pkg::OP_KEEP || op == foray_abi_pkg::OP_PREV) keeps_q <= 1'b1;
         if (op == foray_abi_pkg::OP_HEAD) begin
           head_q <= 1'b1;
           if (final_q) final_rows_o <= w_q[foray_abi_pkg::HEAD_USED_WORD];
@@ -427,14 +450,16 @@ module foray_load #(
       end
       StTogether: begin
         i_q <= 4'd1;
-        state_q <= n_seg > 8'd1 ? StDoneOrder : StStart;
+        state_q <= n_seg > 8'd1 ? StDoneOrder : StKeep;
       end
       StDoneOrder: begin
         i_q <= i_q + 4'd1;
         if (8'(i_q) == n_seg - 8'd1) state_q <= StResid;
       end
       StResid: state_q <= StResidWait;
-      StResidWait: if (mul_done) state_q <= StStart;
+      StResidWait: if (mul_done) state_q <= StKeep;
+      StKeep: state_q <= StKeepWait;
+      StKeepWait: if (mul_done) state_q <= StStart;
       StStart: begin
         if (score && feed_n != '0) state_q <= StDump;
         else begin

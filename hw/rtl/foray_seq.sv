@@ -96,7 +96,7 @@ module foray_seq #(
     input logic ex_done_i,
     input foray_pkg::exit_res_t ex_res_i
 );
-  typedef enum logic [5:0] {
+  typedef enum logic [6:0] {
     StIdle,
     StLoad,
     StCut,
@@ -130,6 +130,7 @@ module foray_seq #(
     StOpReady,
     StOpIssue,
     StOpRun,
+    StKept,
     StScore,
     StScoreBase,
     StScored,
@@ -226,7 +227,7 @@ module foray_seq #(
   logic [3:0] cols;
   logic [31:0] width_units, resid, vocab, slots, max_pos, rflags;
   logic [31:0] feed_n, max_drafts, step_limit, cum_min, ring_slots, start;
-  logic score, do_flush, stop_before, rule;
+  logic score, do_flush, stop_before, full_first, rule;
   logic [7:0][31:0] stop_rule, stop_ids;
   logic [63:0][31:0] exit_rule;
   assign n_seg = p[foray_abi_pkg::PROG_N_SEG_WORD][foray_abi_pkg::PROG_N_SEG_LSB+:5];
@@ -248,6 +249,7 @@ module foray_seq #(
   assign score = (rflags & 32'(foray_abi_pkg::RUN_SCORE)) != '0;
   assign do_flush = (rflags & 32'(foray_abi_pkg::RUN_FLUSH)) != '0;
   assign stop_before = (rflags & 32'(foray_abi_pkg::RUN_STOP_BEFORE)) != '0;
+  assign full_first = (rflags & 32'(foray_abi_pkg::RUN_FULL_FIRST)) != '0;
   assign stop_rule = r[foray_abi_pkg::RUN_STOP_RULE_WORD+:8];
   assign stop_ids = r[foray_abi_pkg::RUN_STOP_IDS_WORD+:8];
   assign exit_rule = r[foray_abi_pkg::RUN_EXIT_RULE_WORD+:64];
@@ -278,7 +280,7 @@ module foray_seq #(
   logic [1023:0] entry_q;
   logic [31:0] old_token_q;
   logic [7:0] old_exit_q, old_tried_q;
-  logic save_q;
+  logic save_q, kept_q;  // kept: the move is an op, KEEP or PREV
   logic [31:0] slot_q, move_addr_q, k_q, sp_base_q;
   logic [16:0] div_q;
   logic [4:0] bit_q;
@@ -358,7 +360,7 @@ module foray_seq #(
     mul_b = pos0_q[23:0] + 24'(c1_q);
     if (state_q == StSlotMul) begin
       mul_a = slot_q[23:0];
-      mul_b = width_units[23:0];
+      mul_b = move_units[23:0];
     end else if (is_matrix) begin
       mul_a = block_units[23:0];
       mul_b = take_rows[27:4];
@@ -369,7 +371,7 @@ module foray_seq #(
     end
   end
   logic retire;
-  assign retire = state_q == StOpRun && (op_done_q || cmd_done_i != '0) && mul_done_q;
+  assign retire = (state_q == StOpRun && (op_done_q || cmd_done_i != '0) && mul_done_q) || state_q == StKept;
 
   always_comb begin
     count_o = '0;
@@ -394,7 +396,7 @@ module foray_seq #(
       endcase
     count_o.pass = state_q == StBatchDone;
     count_o.columns = count_o.pass ? c1_q : '0;
-    count_o.resid_bytes = state_q == StMoved ? {10'd0, width_units[23:0], 6'd0} : '0;
+    count_o.resid_bytes = state_q == StMoved ? {10'd0, move_units[23:0], 6'd0} : '0;
     count_o.drafted = state_q == StEntryDone;
     count_o.checked = state_q == StCompare;
     count_o.corrected = state_q == StCompare && e0[0] != old_token_q;
@@ -413,6 +415,18 @@ module foray_seq #(
     trace_o.position = pos0_q + 32'(c0_q);
     trace_o.entry = i_q;
   end
+
+  // ---- moves between context and scratchpad: residuals, or the vectors of KEEP and PREV ----
+  logic [31:0] move_units, move_slots, keep_units, kept_offset;
+  logic [16:0] kept_at, kept_pos;
+  assign keep_units = 32'd1 + (p[foray_abi_pkg::PROG_WIDTH_WORD] >> 5) +
+      ((p[foray_abi_pkg::PROG_WIDTH_WORD] + 32'd2047) >> 11);
+  assign move_units = kept_q ? keep_units : width_units;
+  assign move_slots = kept_q ? s[foray_abi_pkg::STATE_KEEP_SLOTS_WORD] : slots;
+  assign kept_offset = (c0_q[0] ? keep_units : '0) + (c0_q[1] ? keep_units << 1 : '0) +
+      (c0_q[2] ? keep_units << 2 : '0);
+  assign kept_at = pos0_q[16:0] + 17'(col_q);
+  assign kept_pos = !save_q && kept_at != '0 ? kept_at - 17'd1 : kept_at;
 
   // ---- streams ----
   logic [31:0] feed_at;  // index of the token being read
@@ -436,7 +450,7 @@ module foray_seq #(
       StLoadAsk: begin
         range_valid_o = wr_idle_i;
         range_unit_o = move_addr_q;
-        range_units_o = width_units;
+        range_units_o = move_units;
       end
       StRingPrev: range_valid_o = wr_idle_i && i_q != '0;
       StOldAsk: range_valid_o = wr_idle_i;
@@ -542,6 +556,7 @@ module foray_seq #(
         foray_abi_pkg::OP_GEMV, foray_abi_pkg::OP_HEAD: cmd_valid_o = 4'b0001;
         foray_abi_pkg::OP_ATTN: cmd_valid_o = 4'b0010;
         foray_abi_pkg::OP_KV_PUT: cmd_valid_o = 4'b0100;
+        foray_abi_pkg::OP_KEEP, foray_abi_pkg::OP_PREV: cmd_valid_o = 4'b0000;
         default: cmd_valid_o = 4'b1000;
       endcase
   end
@@ -646,6 +661,7 @@ module foray_seq #(
         keep_valid_q <= 1'b0;
         in_check_q <= 1'b0;
         section_q <= 1'b0;
+        kept_q <= 1'b0;
         if (taken_o) begin
           state_q <= StLoad;
           ld_start_q <= 1'b1;
@@ -743,13 +759,15 @@ module foray_seq #(
       StSlot: begin
         slot_q <= '0;
         bit_q <= 5'd16;
-        col_q <= '0;
-        sp_base_q <= resid;
-        div_q <= pos0_q[16:0];
+        if (!kept_q) begin
+          col_q <= '0;
+          sp_base_q <= resid;
+        end
+        div_q <= kept_q ? kept_pos : pos0_q[16:0];
         state_q <= StSlotDiv;
       end
       StSlotDiv: begin
-        slot_q <= {slot_q[30:0], div_q[16]} >= slots ? {slot_q[30:0], div_q[16]} - slots :
+        slot_q <= {slot_q[30:0], div_q[16]} >= move_slots ? {slot_q[30:0], div_q[16]} - move_slots :
             {slot_q[30:0], div_q[16]};
         div_q <= div_q << 1;
         bit_q <= bit_q - 5'd1;
@@ -758,7 +776,8 @@ module foray_seq #(
       StSlotMul: state_q <= StMoveCol;
       StMoveCol:
       if (mul_done) begin
-        move_addr_q <= s[foray_abi_pkg::STATE_RESID_WORD] + mul_p[31:0];
+        move_addr_q <= (kept_q ? s[foray_abi_pkg::STATE_KEEP_WORD] : s[foray_abi_pkg::STATE_RESID_WORD]) +
+            mul_p[31:0];
         k_q <= '0;
         state_q <= save_q ? StSaveRead : StLoadAsk;
       end
@@ -766,19 +785,20 @@ module foray_seq #(
       StLoadGet:
       if (cd_valid_i) begin
         k_q <= k_q + 32'd1;
-        if (k_q + 32'd1 == width_units) state_q <= StMoved;
+        if (k_q + 32'd1 == move_units) state_q <= StMoved;
       end
       StSaveRead: state_q <= StSavePut;
       StSavePut:
       if (kw_ready_i) begin
         k_q <= k_q + 32'd1;
-        state_q <= k_q + 32'd1 == width_units ? StMoved : StSaveRead;
+        state_q <= k_q + 32'd1 == move_units ? StMoved : StSaveRead;
       end
       StMoved: begin
         col_q <= col_q + 4'd1;
-        sp_base_q <= sp_base_q + width_units;
+        sp_base_q <= sp_base_q + move_units;
         slot_q <= slot_q + 32'd1 == slots ? '0 : slot_q + 32'd1;
-        if (col_q + 4'd1 != c1_q) state_q <= StSlotMul;
+        if (col_q + 4'd1 != c1_q) state_q <= kept_q ? StSlot : StSlotMul;
+        else if (kept_q) state_q <= StKept;
         else state_q <= save_q ? StBatchDone : StBody;
       end
       StBody: begin
@@ -819,9 +839,17 @@ module foray_seq #(
         mul_done_q <= 1'b0;
         op_done_q <= cmd_done_i != '0;
         state_q <= StOpRun;
+        col_q <= c0_q;
+        sp_base_q <= d[foray_abi_pkg::KEEP_SRC_WORD] + kept_offset;
+        if (op == foray_abi_pkg::OP_KEEP || op == foray_abi_pkg::OP_PREV) begin
+          kept_q <= 1'b1;
+          save_q <= op == foray_abi_pkg::OP_KEEP;
+          state_q <= StSlot;
+        end
       end
-      StOpRun:
+      StOpRun, StKept:
       if (retire) begin
+        kept_q <= 1'b0;
         pc_q <= pc_q + 13'd1;
         state_q <= pc_q + 13'd1 == to_q ? ret_ops_q : StOpRead;
       end
@@ -868,7 +896,7 @@ module foray_seq #(
       StTest: begin
         ret_ops_q <= StTested;
         if (has_test[seg_q] && (final_seg || (r[foray_abi_pkg::RUN_TESTS_WORD][5'(exit_no[seg_q])] &&
-            (check == '0 || drafted_q - unchecked_q < 32'(check))))) begin
+            (check == '0 || drafted_q - unchecked_q < 32'(check)) && !(full_first && drafted_q == '0)))) begin
           c0_q <= c1_q - 4'd1;
           state_q <= StSection;
         end else begin

@@ -1,5 +1,5 @@
-/* unit/sessions.h - the same random doorbells on two devices, and where they differ: for tests that hold a
- * device against ref. */
+/* unit/sessions.h - the same random doorbells and the same broken records on two devices, and where they
+ * differ: for tests that hold a device against ref. */
 #ifndef FORAY_UNIT_SESSIONS_H
 #define FORAY_UNIT_SESSIONS_H
 
@@ -62,20 +62,22 @@ static inline const char *difference(struct tiny *a, struct tiny *b, enum foray_
   if (foray_dev_download(a->d, 64, x, sizeof x - 64, NULL) != FORAY_OK ||
       foray_dev_download(b->d, 64, y, sizeof y - 64, NULL) != FORAY_OK)
     return "heap cannot be read";
+  /* of saved columns only exponent and mantissas mean something */
+  const uint64_t column = foray_dev_y32_bytes(TINY_WIDTH);
+  for (int k = 0; k < 64; k++) {
+    memset(x + a->resid - 64 + column * (uint64_t)k + 4, 0, 60);
+    memset(y + b->resid - 64 + column * (uint64_t)k + 4, 0, 60);
+  }
   if (memcmp(x, y, sizeof x - 64)) return "heap";
   foray_dev_counters(a->d, ca);
   foray_dev_counters(b->d, cb);
   /* time, and what only hardware counts */
   for (int i = FORAY_COUNTER_CYC_SEQ; i < FORAY_COUNTER_COUNT; i++) ca[i] = cb[i] = 0;
   ca[FORAY_COUNTER_BUSY] = cb[FORAY_COUNTER_BUSY] = 0;
-  for (uint32_t i = 0; i < FORAY_COUNTER_COUNT; i++)
-    if (ca[i] != cb[i])
-      printf("counter %s: %llu, %llu\n", foray_counter_name(i), (unsigned long long)ca[i],
-             (unsigned long long)cb[i]);
   return memcmp(ca, cb, sizeof ca) ? "counters" : NULL;
 }
 
-/* One program of at most cols_max columns, `runs` doorbells with rollbacks between them. */
+/* One program, `runs` doorbells with rollbacks between them. */
 static inline const char *session(const char *spec, uint64_t seed, int runs, uint32_t cols_max,
                                   uint64_t *drafted) {
   static struct tiny a, b;
@@ -109,15 +111,12 @@ static inline const char *session(const char *spec, uint64_t seed, int runs, uin
   return bad;
 }
 
-/* Descriptors with a broken word: both devices end with the same code at the same place. Returns how many
- * differed; *errors = how many were refused. */
-static inline int broken_descriptors(const char *spec, uint32_t cols, uint64_t seeds, int *errors) {
+/* Descriptors with a broken word. */
+static inline void broken_descriptors(const char *spec, uint32_t cols, uint64_t seeds) {
   static struct tiny a, b;
   static const uint32_t prompt[] = {3, 50, 7, 99, 21, 0, 64, 8, 77, 31, 12};
-  const bool opened = tiny_open(&a, "ref", 5, cols) && tiny_open(&b, spec, 5, cols);
-  CU_ASSERT_TRUE_FATAL(opened);
-  int bad = 0;
-  *errors = 0;
+  CU_ASSERT_TRUE_FATAL(tiny_open(&a, "ref", 5, cols) && tiny_open(&b, spec, 5, cols));
+  int errors = 0, bad = 0;
   for (uint64_t seed = 1; seed <= seeds; seed++) {
     rng_state = seed * 0x9E3779B97F4A7C15u;
     for (int i = 0; i < 8; i++) (void)below(2);
@@ -134,11 +133,10 @@ static inline int broken_descriptors(const char *spec, uint32_t cols, uint64_t s
     }
     const enum foray_status sa = tiny_run(&a, prompt, 11, 0, 4), sb = tiny_run(&b, prompt, 11, 0, 4);
     const char *what = difference(&a, &b, sa, sb);
-    if (what) printf("%s: %s; ref: %s\n", what, sb ? b.err.msg : "", sa ? a.err.msg : "");
     if (what)
       printf("seed %llu, descriptor %u word %u: %s differs\n", (unsigned long long)seed, desc, word, what),
           bad++;
-    *errors += a.res.error != 0;
+    errors += a.res.error != 0;
     for (int i = 0; i < 2; i++) {
       struct tiny *t = i ? &b : &a;
       CU_ASSERT_EQUAL(
@@ -146,9 +144,54 @@ static inline int broken_descriptors(const char *spec, uint32_t cols, uint64_t s
           FORAY_OK);
     }
   }
+  CU_ASSERT_EQUAL(bad, 0);
+  CU_ASSERT(errors > (int)seeds / 6 && errors < (int)seeds); /* both kinds occurred */
   tiny_close(&a);
   tiny_close(&b);
-  return bad;
+}
+
+/* Run blocks and contexts with a broken word. */
+static inline void broken_run_blocks(const char *spec, uint32_t cols, uint32_t step) {
+  static struct tiny a, b;
+  static const uint32_t prompt[] = {3, 50, 7, 99, 21};
+  CU_ASSERT_TRUE_FATAL(tiny_open(&a, "ref", 7, cols) && tiny_open(&b, spec, 7, cols));
+  rng_state = 77;
+  int bad = 0;
+  uint32_t codes = 0;
+  for (uint32_t word = 0; word < FORAY_ABI_RUN_WORDS + FORAY_ABI_STATE_WORDS; word += step)
+    for (int way = 0; way < 3; way++) {
+      const uint32_t flip = way == 0 ? 1u << below(32) : way == 1 ? below(1u << 9) : below(1u << 31);
+      enum foray_status st[2];
+      for (int i = 0; i < 2; i++) {
+        struct tiny *t = i ? &b : &a;
+        CU_ASSERT_TRUE(tiny_reset(t, 64));
+        CU_ASSERT_EQUAL(tiny_run(t, prompt, 5, 0, 3), FORAY_OK);
+        uint32_t run[FORAY_ABI_RUN_WORDS], state[FORAY_ABI_STATE_WORDS];
+        t->run.feed_n = 2, t->run.start = 4, t->run.max_drafts = 2;
+        t->run.flags = word % 2 ? 0 : FORAY_RUN_SCORE;
+        if (t->run.flags) t->run.max_drafts = 0;
+        foray_rec_run_pack(&t->run, run);
+        CU_ASSERT_EQUAL(foray_dev_download(t->d, t->state, state, sizeof state, NULL), FORAY_OK);
+        if (word < FORAY_ABI_RUN_WORDS)
+          run[word] ^= flip;
+        else
+          state[word - FORAY_ABI_RUN_WORDS] ^= flip;
+        CU_ASSERT_EQUAL(foray_dev_upload(t->d, t->state, state, sizeof state, NULL), FORAY_OK);
+        CU_ASSERT_EQUAL(foray_dev_upload(t->d, t->run_addr, run, sizeof run, NULL), FORAY_OK);
+        st[i] = foray_dev_run(t->d, t->run_addr, 0, &t->res, &t->err);
+        t->run.flags = 0;
+      }
+      codes |= 1u << a.res.error;
+      const char *what = difference(&a, &b, st[0], st[1]);
+      if (what)
+        printf("word %u ^ %x: %s differs (errors %u, %u)\n", word, flip, what, a.res.error, b.res.error),
+            bad++;
+    }
+  CU_ASSERT_EQUAL(bad, 0);
+  CU_ASSERT(codes & 1u << FORAY_DEVERR_RUN && codes & 1u << FORAY_DEVERR_ADDRESS &&
+            codes & 1u << FORAY_DEVERR_STATE && codes & 1u << FORAY_DEVERR_RING && codes & 1u);
+  tiny_close(&a);
+  tiny_close(&b);
 }
 
 #endif
