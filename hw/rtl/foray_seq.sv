@@ -312,6 +312,16 @@ module foray_seq #(
   assign ring_at = r[foray_abi_pkg::RUN_RING_WORD] +
       ((slot_sum >= 33'(ring_slots) ? 32'(slot_sum - 33'(ring_slots)) : slot_sum[31:0]) << 1);
 
+  // Checked before the run; guarded here so that no write can leave the ring from any state.
+  logic ring_ok;
+  assign ring_ok = ring_index < ring_slots && r[foray_abi_pkg::RUN_RING_HEAD_WORD] < ring_slots;
+`ifdef FORMAL
+  always_ff @(posedge clk_i) begin
+    if (kw_valid_o && (state_q == StRingPut0 || state_q == StRingPut1))
+      assert (33'(kw_addr_o - r[foray_abi_pkg::RUN_RING_WORD]) < {ring_slots, 1'b0});
+  end
+`endif
+
   // ---- bytes of an op, computed while it runs ----
   logic [15:0][31:0] d;
   logic [7:0] op;
@@ -501,13 +511,13 @@ module foray_seq #(
         kw_strb_o = '1;
       end
       StRingPut0: begin
-        kw_valid_o = 1'b1;
+        kw_valid_o = ring_ok;
         kw_addr_o = ring_at;
         kw_data_o = entry_q[511:0];
         kw_strb_o = '1;
       end
       StRingPut1: begin
-        kw_valid_o = 1'b1;
+        kw_valid_o = ring_ok;
         kw_addr_o = ring_at + 32'd1;
         kw_data_o = entry_q[1023:512];
         kw_strb_o = '1;
@@ -628,6 +638,10 @@ module foray_seq #(
       StOpRead: begin
         fail = bus_q || (step_limit != '0 && steps_q >= step_limit);
         if (!bus_q) code = foray_abi_pkg::ERR_STEPS;
+      end
+      StRingPut0, StRingPut1: begin
+        fail = !ring_ok;
+        code = foray_abi_pkg::ERR_RING;
       end
       StMoved, StBodyEnd, StTested, StScored, StCheckFirst, StDecided: fail = bus_q;
       default: ;

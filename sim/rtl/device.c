@@ -288,7 +288,6 @@ static enum foray_status run(void *self, uint32_t run_unit, uint32_t deadline_ms
     res->drafted = word(s, run_unit, 114), res->len = word(s, run_unit, 115);
     res->stop = word(s, run_unit, 116), res->dumped = word(s, run_unit, 117);
   }
-  if (getenv("DBG") && res->error) fprintf(stderr, "run of %llu cycles\n", (unsigned long long)(s->cycles - begun));
   if (res->error) res->stop = FORAY_STOP_ERROR;
 #ifdef FORAY_SIM_STUB
   if (foray_stub_wrong()) return foray_err_set(err, FORAY_E_DEVICE, "sim: the units were given wrong data");

@@ -49,6 +49,6 @@ TEST(broken_records_end_alike) {
   char spec[64];
   uint32_t cols;
   CU_ASSERT_TRUE_FATAL(spec_of(spec, sizeof spec, "", &cols));
-  broken_descriptors(spec, cols, 150);
-  broken_run_blocks(spec, cols, 3);
+  broken_descriptors(spec, cols, 60);
+  broken_run_blocks(spec, cols, 7);
 }
