@@ -2,6 +2,7 @@
 #include "model/pack.h"
 
 #include "core/err.h"
+#include "model/lora.h"
 #include "model/pack_job.h"
 #include "model/quant.h"
 
@@ -162,6 +163,22 @@ static enum foray_status read_exits(struct foray_pack_job *j, struct foray_err *
   return foray_image_config_check(g, path, err);
 }
 
+static enum foray_status read_adapter(struct foray_pack_job *j, struct foray_err *err) {
+  char hex[FORAY_SHA256_HEX];
+  if (!j->opts->adapter_path) return FORAY_OK;
+  enum foray_status st = foray_lora_open(j->opts->adapter_path, &j->adapter, err);
+  if (st != FORAY_OK) return st;
+  foray_sha256_hex(j->img.config.source_sha256, hex);
+  if (j->adapter->base_sha256[0] && strcmp(j->adapter->base_sha256, hex))
+    return foray_err_set(err, FORAY_E_MISMATCH, "%s was made for base model %.12s..., this one is %.12s...",
+                         j->opts->adapter_path, j->adapter->base_sha256, hex);
+  for (uint32_t i = 0; i < j->adapter->n_lora; i++)
+    if (!foray_gguf_find_tensor(j->m->gguf, j->adapter->lora[i].tensor))
+      return foray_err_set(err, FORAY_E_MISMATCH, "%s: the model has no tensor %s", j->opts->adapter_path,
+                           j->adapter->lora[i].tensor);
+  return FORAY_OK;
+}
+
 static void name_tensor(const struct foray_pack_job *j, struct foray_image_tensor *t) {
   static const enum foray_role role[] = {
       [FORAY_IMAGE_ATTN_NORM] = FORAY_ROLE_ATTN_NORM,     [FORAY_IMAGE_ATTN_Q] = FORAY_ROLE_ATTN_Q,
@@ -208,6 +225,7 @@ static void job_deinit(struct foray_pack_job *j) {
   free(j->img.tensors);
   free(j->vocab);
   foray_exits_close(j->exits);
+  foray_exits_close(j->adapter);
 }
 
 static enum foray_status build(struct foray_pack_job *j, const char *out_path, struct foray_err *err) {
@@ -219,6 +237,7 @@ static enum foray_status build(struct foray_pack_job *j, const char *out_path, s
   }
   enum foray_status st = read_config(j, err);
   if (st == FORAY_OK) st = read_exits(j, err);
+  if (st == FORAY_OK) st = read_adapter(j, err);
   if (st != FORAY_OK) return st;
   j->img.tensors =
       calloc((size_t)j->img.config.n_layer * 9 + 3 * FORAY_IMAGE_EXITS_MAX + 8, sizeof *j->img.tensors);
@@ -238,9 +257,10 @@ static enum foray_status build(struct foray_pack_job *j, const char *out_path, s
                          "%s: 4-bit codes come to %.3f bits a block weight, more than %.3f",
                          foray_gguf_path(j->m->gguf), least, bits_max);
   }
-  bool lora = j->exits && j->exits->n_lora;
+  bool lora = j->adapter || (j->exits && j->exits->n_lora);
   j->calibrate = o->calib == FORAY_PACK_CALIB_ON ||
                  (o->calib == FORAY_PACK_CALIB_AUTO && (lora || !four_bit_source(j->m)));
+  if (o->base_image) j->calibrate = false;
   j->measured_kl = -1;
   j->stage = "calibrating";
   j->stage_from = 0;
@@ -252,6 +272,7 @@ static enum foray_status build(struct foray_pack_job *j, const char *out_path, s
     if (st == FORAY_OK && !found) st = foray_pack_calibrate(j, err);
     if (st != FORAY_OK) return st;
   }
+  if (o->base_image && (st = foray_pack_take_base(j, err)) != FORAY_OK) return st;
   j->stage = "packing";
   j->stage_from = j->calibrate ? 0.85 : 0;
   j->stage_to = 1;

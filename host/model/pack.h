@@ -30,8 +30,14 @@ struct foray_pack_opts {
    */
   const char *exits_path;
   const char *vocab_path; /* text file of ids, one a line, by falling frequency; for a head without exits */
-  double bits_max;        /* of block weights, all overhead counted; 0: 4.9. Below 4.6: FORAY_E_ARG */
-  bool no_full_head;      /* leave the full head of an untied model out (perplexity needs it) */
+  /* GGUF LoRA that is merged before rounding; NULL: none. */
+  const char *adapter_path;
+  /* Image of the same model and limits without the adapter: matrices that the adapter does not touch are
+   * taken from it as they are, the others are rounded to nearest in the types that they have there. Seconds
+   * instead of a calibration. */
+  const char *base_image;
+  double bits_max;   /* of block weights, all overhead counted; 0: 4.9. Below 4.6: FORAY_E_ARG */
+  bool no_full_head; /* leave the full head of an untied model out (perplexity needs it) */
   enum foray_pack_calib calib;
   const char *calib_path; /* text; NULL: the built-in sample */
   uint32_t calib_tokens;  /* 0: 2048 */

@@ -35,6 +35,7 @@ enum foray_status foray_pack_layers_key(struct foray_pack_job *j, struct foray_e
   foray_sha256_update(h, key, strlen(key) + 1);
   foray_sha256_update(h, j->img.config.source_sha256, FORAY_SHA256_BYTES);
   enum foray_status st = hash_file(h, o->calib_path, err);
+  if (st == FORAY_OK && o->adapter_path) st = hash_file(h, o->adapter_path, err);
   foray_sha256_close(h, sha);
   foray_sha256_hex(sha, j->layers_key);
   return st;
@@ -72,6 +73,26 @@ static enum foray_status take_layers(struct foray_pack_job *j, const struct fora
     if (st != FORAY_OK) return st;
   }
   return FORAY_OK;
+}
+
+enum foray_status foray_pack_take_base(struct foray_pack_job *j, struct foray_err *err) {
+  struct foray_image *img;
+  enum foray_status st = foray_image_open(j->opts->base_image, &img, err);
+  if (st != FORAY_OK) return st;
+  st = foray_image_verify(img, err);
+  if (st == FORAY_OK && memcmp(img->config.source_sha256, j->img.config.source_sha256, FORAY_SHA256_BYTES))
+    st = foray_err_set(err, FORAY_E_MISMATCH, "%s is the image of another model", foray_image_path(img));
+  if (st == FORAY_OK) st = take_layers(j, img, err);
+  for (uint32_t i = 0; st == FORAY_OK && i < j->img.n_tensors; i++) {
+    struct foray_image_tensor *t = &j->img.tensors[i];
+    if (t->role > FORAY_IMAGE_FFN_DOWN || !j->codes[i] || !j->adapter ||
+        !foray_exits_lora_find(j->adapter, t->name))
+      continue;
+    foray_codes_close(j->codes[i]); /* rounded anew while writing, in the type that it has */
+    j->codes[i] = NULL;
+  }
+  foray_image_close(img);
+  return st;
 }
 
 enum foray_status foray_pack_reuse(struct foray_pack_job *j, bool *found, struct foray_err *err) {
@@ -133,6 +154,8 @@ enum foray_status foray_pack_cached(const struct foray_model *m, const struct fo
   st = hash_file(h, exits, err);
   if (st == FORAY_OK) st = hash_file(h, o->vocab_path, err);
   if (st == FORAY_OK) st = hash_file(h, o->calib_path, err);
+  if (st == FORAY_OK && o->adapter_path) st = hash_file(h, o->adapter_path, err);
+  if (st == FORAY_OK && o->base_image) st = hash_file(h, o->base_image, err);
   foray_sha256_close(h, sha);
   if (st != FORAY_OK) return st;
   foray_sha256_hex(sha, hex);

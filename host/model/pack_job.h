@@ -10,10 +10,11 @@
 struct foray_pack_job {
   const struct foray_model *m;
   const struct foray_pack_opts *opts;
-  struct foray_exits *exits;  /* owned, or NULL */
-  uint32_t *vocab;            /* owned: n_trim ids, or NULL */
-  struct foray_image img;     /* config, tensors, placement; no mapping */
-  struct foray_codes **codes; /* owned: n_tensors, NULL for vectors and for tables coded while writing */
+  struct foray_exits *exits;   /* owned, or NULL */
+  struct foray_exits *adapter; /* owned: LoRA alone, or NULL */
+  uint32_t *vocab;             /* owned: n_trim ids, or NULL */
+  struct foray_image img;      /* config, tensors, placement; no mapping */
+  struct foray_codes **codes;  /* owned: n_tensors, NULL for vectors and for tables coded while writing */
   bool calibrate;
   uint32_t calib_tokens;             /* really used */
   double measured_kl;                /* sum of the tensors' costs; < 0: not measured */
@@ -60,6 +61,8 @@ enum foray_status foray_pack_layers_key(struct foray_pack_job *j, struct foray_e
  * costs seconds, not a calibration. */
 enum foray_status foray_pack_reuse(struct foray_pack_job *j, bool *found,
                                    struct foray_err *err) FORAY_NODISCARD;
+/* The same from opts->base_image, for what the adapter leaves alone; the rest gets its type there. */
+enum foray_status foray_pack_take_base(struct foray_pack_job *j, struct foray_err *err) FORAY_NODISCARD;
 /* foray_pack_run without a report. reuse_dir may be NULL. */
 enum foray_status foray_pack_run_with(const struct foray_model *m, const struct foray_pack_opts *opts,
                                       const char *out_path, const char *reuse_dir,

@@ -82,6 +82,8 @@ enum foray_status foray_pack_row(const struct foray_pack_job *j, const struct fo
                          foray_type_info(s->type) ? foray_type_info(s->type)->name : "?");
   }
   if (j->exits) st = foray_exits_lora_merge(j->exits, s->name, dst, from, 1, t->cols, err);
+  if (st == FORAY_OK && j->adapter)
+    st = foray_exits_lora_merge(j->adapter, s->name, dst, from, 1, t->cols, err);
   int smooth = st == FORAY_OK ? smoothing(j, t, r) : 0;
   for (uint32_t i = 0; smooth && i < t->cols; i++) dst[i] = ldexpf(dst[i], smooth);
   for (uint32_t i = 0; st == FORAY_OK && i < t->cols; i++) {
