@@ -65,7 +65,7 @@ ISA_CFLAGS_amx    := $(ISA_CFLAGS_avx512) -mamx-tile -mamx-int8 -mamx-bf16 -mavx
 # Library = folder; DEPS_<lib> = the lower layers that it may include. The compiler sees nothing else:
 # build/inc/<lib> holds links to just these folders, so `#include "engine/x.h"` from host/ cannot compile.
 # Headers are named by folder: "core/err.h", "model/gguf.h", "engine/engine.h", <foray/...> for public ones.
-LIBS := core model proto dev rt net http api prof engine batch link obs cloudapi train cotune store simlink card cardhost xclbin simmem
+LIBS := core model proto dev rt tls net http api prof engine batch link obs cloudapi train cotune store simlink card cardhost xclbin simmem
 
 DIR_abi := hw/abi
 DIR_gen := hw/gen
@@ -76,6 +76,7 @@ DIR_proto := host/proto
 DIR_dev := host/dev
 DIR_rt := host/rt
 DIR_net := host/net
+DIR_tls := host/tls
 DIR_http := host/http
 DIR_api := host/api
 DIR_engine := cloud/engine
@@ -105,12 +106,13 @@ DEPS_model   := $(DEPS_core) core
 DEPS_proto   := $(DEPS_core) core
 DEPS_dev     := $(DEPS_core) core model
 DEPS_rt      := $(DEPS_dev) dev proto
-DEPS_net     := $(DEPS_core) core proto
-DEPS_http    := $(DEPS_core) core model proto
-DEPS_api     := $(DEPS_rt) rt net
+DEPS_tls     := $(DEPS_core) core
+DEPS_net     := $(DEPS_core) core proto tls
+DEPS_http    := $(DEPS_core) core model proto tls
+DEPS_api     := $(DEPS_rt) rt net tls
 DEPS_engine  := $(DEPS_core) core model
 DEPS_batch   := $(DEPS_core) core model proto engine
-DEPS_link    := $(DEPS_batch) batch
+DEPS_link    := $(DEPS_batch) batch tls
 DEPS_obs     := $(DEPS_link) link http
 DEPS_cloudapi := $(DEPS_obs) obs
 DEPS_train   := $(DEPS_core) core model engine
@@ -123,7 +125,7 @@ DEPS_cardhost := $(DEPS_dev) dev
 DEPS_xclbin  := $(DEPS_core) core
 DEPS_prof    := $(DEPS_dev) dev
 DEPS_hls     := $(DEPS_dev) dev include
-DEPS_hosttools  := $(DEPS_api) api http prof
+DEPS_hosttools  := $(DEPS_api) api http prof tls
 DEPS_cloudtools := $(DEPS_cloudapi) cloudapi train cotune store
 DEPS_simtools := $(DEPS_dev) dev card xclbin
 DEPS_tests   := $(LIBS) $(PLUGINS) foray abi gen unit include
@@ -168,8 +170,10 @@ PKGS_model := libpcre2-8 libcurl zlib
 PKGS_proto := libprotobuf-c
 PKGS_net   := libevent libevent_openssl openssl
 PKGS_http  := libevent libevent_openssl openssl jansson
-PKGS_link  := libevent
+PKGS_tls   := libssl libcrypto jansson
+PKGS_link  := libevent libevent_openssl openssl
 PKGS_train := openblas jansson
+PKGS_cloudapi := inih
 PKGS_cotune := jansson
 PKGS_store := sqlite3
 PKGS_tests := cunit
@@ -297,7 +301,7 @@ abi-check: build/abigen ## fail when generated files differ from hw/abi/*.def
 # ---------------------------------------------------------------- system packages
 APT := gcc clang libclang-rt-14-dev clang-format cppcheck make pkg-config ccache git ca-certificates \
        libcunit1-dev libevent-dev libssl-dev libjansson-dev libpcre2-dev libprotobuf-c-dev protobuf-c-compiler \
-       protobuf-compiler libcurl4-openssl-dev zlib1g-dev libopenblas-dev libsqlite3-dev verilator valgrind \
+       protobuf-compiler libcurl4-openssl-dev zlib1g-dev libinih-dev libopenblas-dev libsqlite3-dev verilator valgrind \
        ocl-icd-opencl-dev pocl-opencl-icd libpciaccess-dev libxrt-dev uuid-dev \
        python3 python3-venv tcl mandoc unzip jq g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 .PHONY: deps

@@ -42,10 +42,15 @@ static void metrics(void *self, struct foray_prom *p) {
   foray_obs_metrics(&now, p);
 }
 
-static bool authorize(void *self, const char *bearer, const char *peer, enum foray_http_scope scope,
-                      char *tenant, size_t cap) {
+static bool authorize(void *self, uint64_t address, const char *bearer, const char *peer,
+                      enum foray_http_scope scope, char *tenant, size_t cap) {
   struct foray_cloudapi *c = self;
-  return c->o.authorize(c->o.arg, bearer, peer, scope, tenant, cap);
+  return c->o.authorize(c->o.arg, address, bearer, peer, scope, tenant, cap);
+}
+
+static bool route(void *self, struct foray_http_exchange *x, const char *bearer) {
+  struct foray_cloudapi *c = self;
+  return c->o.route && c->o.route(c->o.arg, x, bearer);
 }
 
 /* ---- what the server tells */
@@ -93,7 +98,7 @@ enum foray_status foray_cloudapi_open(struct foray_server *server, const struct 
                                         .cancel = cancel,
                                         .metrics = metrics,
                                         .authorize = o->authorize ? authorize : NULL,
-                                        .server = "forayd",
+                                        .route = route,
                                         .top_logprobs = FORAY_HTTP_TOP_LOGPROBS_MAX};
   enum foray_status st = foray_http_api_create(&be, &c->api, err);
   struct foray_http_server_opts ho = o->http;

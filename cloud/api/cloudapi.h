@@ -16,8 +16,9 @@ struct foray_cloudapi_opts {
   int port; /* 0: any free one */
   struct foray_http_server_opts
       http; /* times and connections; its base, handler, host and port are set here */
-  bool (*authorize)(void *arg, const char *bearer, const char *peer, enum foray_http_scope scope,
-                    char *tenant, size_t cap); /* as in http/api.h */
+  bool (*authorize)(void *arg, uint64_t address, const char *bearer, const char *peer,
+                    enum foray_http_scope scope, char *tenant, size_t cap);    /* as in http/api.h */
+  bool (*route)(void *arg, struct foray_http_exchange *x, const char *bearer); /* as in http/api.h */
   void *arg;
 };
 

@@ -392,7 +392,7 @@ static void on_resume(struct foray_batch *b, const struct foray_batch_msg *m, in
   struct foray_session *s = find_id(b, m->id);
   uint8_t diff = 0;
   for (size_t i = 0; s && i < sizeof s->secret; i++) diff |= s->secret[i] ^ m->secret[i];
-  if (!s || diff || m->have > s->n_gen) {
+  if (!s || diff || m->have > s->n_gen || b->tenants[s->tenant].id != m->tenant) {
     batch_fail(b, m->conn, m->session, false, FORAY_E_NOTFOUND, "no such session on this server", 0);
     return;
   }

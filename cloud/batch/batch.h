@@ -68,7 +68,7 @@ struct foray_batch_msg {
   uint32_t *top; /* [k] */
   uint32_t n_logp;
   struct foray_exit_counts exits; /* CLOSE */
-  uint64_t tenant;                /* OPEN: who shares with whom; 0: everybody without a name */
+  uint64_t tenant;                /* OPEN, RESUME: who shares with whom; 0: everybody without a name */
   double weight;                  /* OPEN: share of the tenant where not all fit; 0: 1 */
   uint32_t priority;              /* OPEN: class, 0 first */
   uint32_t retry_ms;              /* FAILED with E_BUSY: worth another try after this time */

@@ -10,6 +10,9 @@ struct conn {
   uint64_t id;
   struct foray_cloud *sm;
   bool greeted, ending;
+  uint64_t address;
+  char peer[64];
+  struct foray_hub_grant grant;
 };
 
 struct foray_hub {
@@ -21,6 +24,7 @@ struct foray_hub {
   uint64_t next;
   char what[64];
   uint64_t done, total;
+  struct foray_hub_auth auth;
   void (*sink)(void *arg, const struct foray_batch_msg *m);
   void *sink_arg;
   struct foray_err failed; /* code != 0: nothing will ever be served */
@@ -86,6 +90,14 @@ uint64_t foray_hub_connect(struct foray_hub *h, int64_t now) {
   return h->next++;
 }
 
+void foray_hub_identify(struct foray_hub *h, uint64_t conn, uint64_t address, const char *peer) {
+  struct conn *c = find(h, conn);
+  if (!c) return;
+  c->address = address;
+  snprintf(c->peer, sizeof c->peer, "%s", peer);
+}
+void foray_hub_set_auth(struct foray_hub *h, const struct foray_hub_auth *a) { h->auth = *a; }
+
 void foray_hub_disconnect(struct foray_hub *h, uint64_t conn) {
   struct conn *c = find(h, conn);
   if (!c) return;
@@ -104,6 +116,12 @@ static enum foray_status on_event(struct foray_hub *h, struct conn *c, const str
                               .start = ev->start};
   switch (ev->kind) {
   case FORAY_CLOUD_HELLO:
+    if (h->auth.allow && !h->auth.allow(h->auth.arg, c->address, c->peer, ev->text, &c->grant)) {
+      foray_cloud_refuse(c->sm, FORAY_E_DENIED,
+                         "a valid token or certificate is needed (foray enroll, or --token-file)");
+      c->ending = true;
+      return FORAY_OK;
+    }
     c->greeted = true;
     if (h->failed.code) {
       foray_cloud_refuse(c->sm, h->failed.code, h->failed.msg);
@@ -115,9 +133,13 @@ static enum foray_status on_event(struct foray_hub *h, struct conn *c, const str
   case FORAY_CLOUD_OPEN:
     m.kind = FORAY_BATCH_OPEN;
     m.request = ev->request;
+    m.tenant = c->grant.tenant;
+    m.weight = c->grant.weight;
+    m.priority = c->grant.priority;
     break;
   case FORAY_CLOUD_RESUME:
     m.kind = FORAY_BATCH_RESUME;
+    m.tenant = c->grant.tenant;
     m.id = ev->id;
     m.have = ev->have;
     memcpy(m.secret, ev->secret, sizeof m.secret);

@@ -20,6 +20,24 @@ void foray_hub_serve(struct foray_hub *h, struct foray_batch *batch, const struc
 
 /* A new connection; 0: no room or no memory. */
 uint64_t foray_hub_connect(struct foray_hub *h, int64_t now);
+/* Who the other end is, before its first byte is fed: an address for the guard, and the name in its
+ * certificate
+ * ("" without one). */
+void foray_hub_identify(struct foray_hub *h, uint64_t conn, uint64_t address, const char *peer);
+
+/* What somebody who was let in may have. */
+struct foray_hub_grant {
+  uint64_t tenant;
+  double weight;
+  uint32_t priority;
+};
+struct foray_hub_auth {
+  void *arg;
+  /* Called at Hello. False: refused with FORAY_E_DENIED. */
+  bool (*allow)(void *arg, uint64_t address, const char *peer, const char *token, struct foray_hub_grant *g);
+};
+void foray_hub_set_auth(struct foray_hub *h, const struct foray_hub_auth *a); /* without it all are let in */
+
 /* Its sessions stay with the scheduler until they are resumed or expire. */
 void foray_hub_disconnect(struct foray_hub *h, uint64_t conn);
 /* Not OK: send what is in the output, then disconnect. */

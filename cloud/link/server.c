@@ -2,15 +2,20 @@
 
 #include "core/clock.h"
 #include "core/err.h"
+#include "tls/guard.h"
+#include "tls/tls.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
 #include <event2/listener.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -29,13 +34,14 @@ struct conn {
   struct foray_server *s;
   struct bufferevent *bev;
   struct event *timer;
-  uint64_t id;
+  uint64_t id, address;
   bool inherited;
 };
 
 struct foray_server {
   struct foray_server_opts o;
   struct event_base *base;
+  struct ev_token_bucket_cfg *rate;
   struct foray_hub *hub;
   struct evconnlistener *tcp, *local;
   struct event *wake, *drain;
@@ -46,7 +52,9 @@ struct foray_server {
   struct foray_server_stats stats;
   bool stopping, served;
   int64_t drain_end;
-  atomic_int stops;
+  atomic_int stops, reloads;
+  void (*on_reload)(void *);
+  void *reload_arg;
   /* mailbox of other threads */
   pthread_mutex_t lock;
   bool has_progress, has_serve, has_failed;
@@ -122,9 +130,19 @@ static void on_written(struct bufferevent *bev, void *arg) {
   conn_flush(arg);
 }
 static void on_event(struct bufferevent *bev, short what, void *arg) {
-  (void)bev;
-  (void)what;
-  conn_end(arg);
+  struct conn *c = arg;
+  if (!(what & BEV_EVENT_CONNECTED)) {
+    conn_end(c);
+    return;
+  }
+  SSL *ssl = bufferevent_openssl_get_ssl(bev); /* the handshake is done */
+  X509 *cert = ssl ? SSL_get_peer_certificate(ssl) : NULL;
+  char name[64] = "";
+  if (cert && X509_NAME_get_text_by_NID(X509_get_subject_name(cert), NID_commonName, name, sizeof name) < 0)
+    name[0] = 0;
+  X509_free(cert);
+  if (ssl && SSL_session_reused(ssl)) c->s->stats.tls_resumed++;
+  foray_hub_identify(c->s->hub, c->id, c->address, name);
 }
 static void on_timer(evutil_socket_t fd, short what, void *arg) {
   (void)fd;
@@ -137,7 +155,19 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
   conn_flush(c);
 }
 
-static void conn_start(struct foray_server *s, int fd, bool inherited) {
+static uint32_t from_address(const struct foray_server *s, uint64_t address) {
+  uint32_t n = 0;
+  for (const struct conn *c = s->conns; c; c = c->next) n += c->address == address;
+  return n;
+}
+
+/* address: of a TCP peer (guard.h), 0 for others. */
+static void conn_start(struct foray_server *s, int fd, bool inherited, uint64_t address) {
+  if (address && from_address(s, address) >= s->o.conns_per_address) {
+    close(fd);
+    s->stats.refused++;
+    return;
+  }
   struct conn *c = calloc(1, sizeof *c);
   uint64_t id = c ? foray_hub_connect(s->hub, foray_clock_ns()) : 0;
   if (!id) { /* full: the edge tries again later */
@@ -149,17 +179,29 @@ static void conn_start(struct foray_server *s, int fd, bool inherited) {
   s->stats.conns++;
   s->stats.open++;
   evutil_make_socket_nonblocking(fd);
-  *c = (struct conn){.next = s->conns, .prev = &s->conns, .s = s, .id = id, .inherited = inherited};
+  *c = (struct conn){
+      .next = s->conns, .prev = &s->conns, .s = s, .id = id, .address = address, .inherited = inherited};
   if (s->conns) s->conns->prev = &c->next;
   s->conns = c;
-  c->bev = bufferevent_socket_new(s->base, fd, BEV_OPT_CLOSE_ON_FREE);
+  if (address && s->o.tls) {
+    SSL *ssl = SSL_new(foray_tls_ctx(s->o.tls));
+    if (ssl)
+      c->bev =
+          bufferevent_openssl_socket_new(s->base, fd, ssl, BUFFEREVENT_SSL_ACCEPTING, BEV_OPT_CLOSE_ON_FREE);
+    if (ssl && !c->bev) SSL_free(ssl);
+    if (c->bev) bufferevent_openssl_set_allow_dirty_shutdown(c->bev, 1);
+  } else {
+    c->bev = bufferevent_socket_new(s->base, fd, BEV_OPT_CLOSE_ON_FREE);
+  }
   c->timer = evtimer_new(s->base, on_timer, c);
   if (!c->bev || !c->timer) {
     if (!c->bev) close(fd);
     conn_end(c);
     return;
   }
+  foray_hub_identify(s->hub, id, address, "");
   bufferevent_setcb(c->bev, on_read, on_written, on_event, c);
+  if (address && s->rate) bufferevent_set_rate_limit(c->bev, s->rate);
   bufferevent_enable(c->bev, EV_READ | EV_WRITE);
   conn_flush(c);
 }
@@ -169,13 +211,17 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
   (void)len;
   int one = 1;
   if (sa->sa_family != AF_UNIX) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  conn_start(arg, fd, false);
+  conn_start(arg, fd, false, sa->sa_family == AF_UNIX ? 0 : foray_guard_address(sa));
 }
 
 void foray_server_hook(struct foray_server *s, const struct foray_server_hooks *h) {
   s->hooks = *h;
   foray_hub_sink(s->hub, h->result, h->arg);
 }
+void foray_server_set_auth(struct foray_server *s, const struct foray_hub_auth *a) {
+  foray_hub_set_auth(s->hub, a);
+}
+void foray_server_set_tls(struct foray_server *s, struct foray_tls *tls) { s->o.tls = tls; }
 struct event_base *foray_server_base(struct foray_server *s) {
   return s->base;
 }
@@ -188,6 +234,14 @@ static void poke(struct foray_server *s) {
   (void)!write(s->wake_fd, &one, sizeof one);
 }
 void foray_server_notify(struct foray_server *s) { poke(s); }
+void foray_server_reload(struct foray_server *s) {
+  atomic_store(&s->reloads, 1);
+  poke(s);
+}
+void foray_server_on_reload(struct foray_server *s, void (*fn)(void *), void *arg) {
+  s->on_reload = fn;
+  s->reload_arg = arg;
+}
 void foray_server_stop(struct foray_server *s) {
   atomic_fetch_add(&s->stops, 1);
   poke(s);
@@ -257,6 +311,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
   uint64_t done = s->done, total = s->total;
   s->has_progress = s->has_serve = s->has_failed = false;
   pthread_mutex_unlock(&s->lock);
+  if (atomic_exchange(&s->reloads, 0) && s->on_reload) s->on_reload(s->reload_arg);
   if (progress) foray_hub_progress(s->hub, text, done, total);
   if (serve) {
     foray_hub_serve(s->hub, s->batch, &s->id);
@@ -288,6 +343,25 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
 
 /* ---------------------------------------------------------------- life */
 
+static void note_port(struct foray_server *s) {
+  struct sockaddr_storage sa;
+  socklen_t len = sizeof sa;
+  if (getsockname(evconnlistener_get_fd(s->tcp), (struct sockaddr *)&sa, &len) == 0 &&
+      sa.ss_family != AF_UNIX)
+    s->port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
+                                             : ((struct sockaddr_in *)&sa)->sin_port);
+}
+
+static enum foray_status listen_inherited(struct foray_server *s, struct foray_err *err) {
+  evutil_make_socket_nonblocking(s->o.listen_fd);
+  s->tcp = evconnlistener_new(s->base, on_accept, s, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0,
+                              s->o.listen_fd);
+  if (!s->tcp)
+    return foray_err_set(err, FORAY_E_NET, "file descriptor %d is no listening socket", s->o.listen_fd);
+  note_port(s);
+  return FORAY_OK;
+}
+
 static enum foray_status listen_tcp(struct foray_server *s, struct foray_err *err) {
   char port[16];
   snprintf(port, sizeof port, "%d", s->o.port);
@@ -302,11 +376,7 @@ static enum foray_status listen_tcp(struct foray_server *s, struct foray_err *er
   if (!s->tcp)
     return foray_err_set(err, FORAY_E_NET, "cannot listen on %s port %d: %s", s->o.host, s->o.port,
                          strerror(e));
-  struct sockaddr_storage sa;
-  socklen_t len = sizeof sa;
-  if (getsockname(evconnlistener_get_fd(s->tcp), (struct sockaddr *)&sa, &len) == 0)
-    s->port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
-                                             : ((struct sockaddr_in *)&sa)->sin_port);
+  note_port(s);
   return FORAY_OK;
 }
 
@@ -337,7 +407,12 @@ enum foray_status foray_server_open(const struct foray_server_opts *o, struct fo
   struct foray_server *s = calloc(1, sizeof *s);
   if (!s) return foray_err_set(err, FORAY_E_NOMEM, "server");
   s->o = *o;
-  if (!s->o.conns_max) s->o.conns_max = 256;
+  if (!s->o.conns_max) s->o.conns_max = FORAY_LINK_CONNS;
+  if (!s->o.conns_per_address) s->o.conns_per_address = FORAY_LINK_CONNS_PER_ADDRESS;
+  if (!s->o.bytes_per_second) s->o.bytes_per_second = FORAY_LINK_BYTES_PER_SECOND;
+  if (!s->o.cloud.hello_ns) s->o.cloud.hello_ns = (int64_t)FORAY_LINK_HELLO_MS * 1000000;
+  s->rate = ev_token_bucket_cfg_new(s->o.bytes_per_second, s->o.bytes_per_second, EV_RATE_LIMIT_MAX,
+                                    EV_RATE_LIMIT_MAX, NULL);
   pthread_mutex_init(&s->lock, NULL);
   s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   s->base = event_base_new();
@@ -350,7 +425,10 @@ enum foray_status foray_server_open(const struct foray_server_opts *o, struct fo
     event_add(s->wake, NULL);
     st = foray_hub_create(&s->o.cloud, s->o.conns_max, &s->hub, err);
   }
-  if (st == FORAY_OK && s->o.host) st = listen_tcp(s, err);
+  if (st == FORAY_OK && s->o.listen_fd > 0)
+    st = listen_inherited(s, err);
+  else if (st == FORAY_OK && s->o.host)
+    st = listen_tcp(s, err);
   if (st == FORAY_OK && s->o.unix_path) st = listen_unix(s, err);
   if (st == FORAY_OK && s->o.fd >= 0) {
     int type;
@@ -358,7 +436,7 @@ enum foray_status foray_server_open(const struct foray_server_opts *o, struct fo
     if (getsockopt(s->o.fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 || type != SOCK_STREAM)
       st = foray_err_set(err, FORAY_E_ARG, "file descriptor %d is no connected stream", s->o.fd);
     else
-      conn_start(s, s->o.fd, true);
+      conn_start(s, s->o.fd, true, 0);
   }
   if (st != FORAY_OK) {
     foray_server_close(s);
@@ -378,6 +456,7 @@ void foray_server_close(struct foray_server *s) {
   if (s->wake) event_free(s->wake);
   if (s->drain) event_free(s->drain);
   if (s->base) event_base_free(s->base);
+  if (s->rate) ev_token_bucket_cfg_free(s->rate);
   if (s->wake_fd >= 0) close(s->wake_fd);
   foray_hub_destroy(s->hub);
   pthread_mutex_destroy(&s->lock);

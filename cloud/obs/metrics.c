@@ -75,6 +75,10 @@ void foray_obs_metrics(const struct foray_obs_now *now, struct foray_prom *p) {
   speculation(b, p);
   pair(p, "foray:link_bytes_total", "counter", "Bytes on edge links.", "direction=\"up\"",
        (double)now->link.bytes_in, "direction=\"down\"", (double)now->link.bytes_out);
+  foray_prom_counter(p, "foray:edge_connections_total", "Edge connections accepted.", now->link.conns);
+  foray_prom_counter(p, "foray:edge_connections_refused_total", "Edge connections refused by a limit.",
+                     now->link.refused);
+  foray_prom_counter(p, "foray:tls_resumed_total", "TLS sessions resumed.", now->link.tls_resumed);
   foray_prom_gauge(p, "foray:edge_connections", "Edges connected.", now->link.open);
   pair(p, "foray:http_bytes_total", "counter", "Bytes of HTTP bodies and heads.", "direction=\"up\"",
        (double)now->http.bytes_in, "direction=\"down\"", (double)now->http.bytes_out);

@@ -61,7 +61,7 @@ static enum foray_status connect_cloud(struct foray_generator *g, const struct f
                                        struct foray_err *err) {
   uint8_t tokenizer[FORAY_SHA256_BYTES];
   foray_tokenizer_hash(g->model->tokenizer, tokenizer);
-  struct foray_client_opts co = {.uri = o->cloud, .spawn_args = o->cloud_args};
+  struct foray_client_opts co = {.uri = o->cloud, .spawn_args = o->cloud_args, .tls_dir = o->cloud_tls};
   co.edge.tokenizer_sha256 = tokenizer;
   g->local =
       !strncmp(o->cloud, "spawn:", 6) || !strncmp(o->cloud, "unix:", 5) || !strncmp(o->cloud, "fd:", 3);

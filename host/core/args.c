@@ -168,6 +168,16 @@ static const struct foray_opt *find_letter(const struct foray_command *c, char l
   return NULL;
 }
 
+enum foray_status foray_args_set(const struct foray_command *c, const char *name, const char *value,
+                                 struct foray_err *err) {
+  const struct foray_opt *o = find_long(c, name, strlen(name));
+  if (!o) return foray_err_set(err, FORAY_E_ARG, "there is no setting '%s'", name);
+  const bool kept = o->type == FORAY_OPT_STR || o->type == FORAY_OPT_LIST; /* these borrow their text */
+  char *copy = kept ? strdup(value) : NULL;
+  if (kept && !copy) return foray_err_set(err, FORAY_E_NOMEM, "out of memory");
+  return assign(o, name, kept ? copy : value, err);
+}
+
 static enum foray_status from_environment(const struct foray_command *c, struct foray_err *err) {
   for (const struct foray_opt *o = c->opts; o->name; o++) {
     char name[NAME_MAX_BYTES];

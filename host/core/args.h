@@ -62,4 +62,9 @@ enum foray_args_result { FORAY_ARGS_RUN, FORAY_ARGS_DONE, FORAY_ARGS_ERROR };
 enum foray_args_result foray_args_parse(const struct foray_command *cmd, int argc, char **argv, int *rest,
                                         struct foray_err *err) FORAY_NODISCARD;
 
+/* Sets the option `name` from text, as a line of a settings file does; before foray_args_parse, which wins
+ * over it. The text is copied and lives as long as the process. FORAY_E_ARG: unknown name or bad value. */
+enum foray_status foray_args_set(const struct foray_command *cmd, const char *name, const char *value,
+                                 struct foray_err *err) FORAY_NODISCARD;
+
 #endif

@@ -340,13 +340,15 @@ void foray_http_api_handle(void *api, struct foray_http_exchange *x) {
   const char *id = foray_http_header_get(r, "x-request-id");
   if (id && strlen(id) <= 128) foray_http_exchange_header(x, "X-Request-Id", id);
   const bool open = !strcmp(r->path, "/health") || !strcmp(r->path, "/v1/health");
+  const char *auth = foray_http_header_get(r, "authorization"),
+             *bearer = foray_http_header_get(r, "x-api-key");
+  if (auth && !strncmp(auth, "Bearer ", 7)) bearer = auth + 7;
+  if (a->be.route && a->be.route(a->be.self, x, bearer)) return;
   if (!open && a->be.authorize) {
-    const char *auth = foray_http_header_get(r, "authorization"),
-               *bearer = foray_http_header_get(r, "x-api-key");
-    if (auth && !strncmp(auth, "Bearer ", 7)) bearer = auth + 7;
     enum foray_http_scope scope =
         !strcmp(r->path, "/metrics") ? FORAY_HTTP_SCOPE_METRICS : FORAY_HTTP_SCOPE_GENERATE;
-    if (!a->be.authorize(a->be.self, bearer, foray_http_exchange_peer(x), scope, tenant, sizeof tenant)) {
+    if (!a->be.authorize(a->be.self, foray_http_exchange_address(x), bearer, foray_http_exchange_peer(x),
+                         scope, tenant, sizeof tenant)) {
       api_error(x, 401, "authentication_error", NULL, "a valid token is needed: Authorization: Bearer TOKEN");
       return;
     }

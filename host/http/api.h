@@ -31,11 +31,12 @@ struct foray_http_backend {
   void (*cancel)(void *self, uint64_t id);
   /* More samples for /metrics; may be NULL. */
   void (*metrics)(void *self, struct foray_prom *p);
-  /* Who may do this: bearer is the presented token or NULL, peer the name in a client certificate or "".
-   * Writes the tenant. NULL: everybody may do everything. */
-  bool (*authorize)(void *self, const char *bearer, const char *peer, enum foray_http_scope scope,
-                    char *tenant, size_t cap);
-  const char *server; /* "forayd", for Server-like places */
+  /* Who may do this: address is for tls/guard.h, bearer the presented token or NULL, peer the name in a
+   * client certificate or "". Writes the tenant. NULL: everybody may do everything. */
+  bool (*authorize)(void *self, uint64_t address, const char *bearer, const char *peer,
+                    enum foray_http_scope scope, char *tenant, size_t cap);
+  /* Further paths, with an authorization of their own. False: not one of them. May be NULL. */
+  bool (*route)(void *self, struct foray_http_exchange *x, const char *bearer);
   uint32_t
       top_logprobs;     /* alternatives a token that it can report; UINT32_MAX: no log-probabilities at all */
   uint32_t running_max; /* 0: FORAY_HTTP_RUNNING_MAX */
@@ -54,6 +55,8 @@ void foray_http_api_serve(struct foray_http_api *a, const struct foray_model *mo
 void foray_http_api_drain(struct foray_http_api *a);
 uint32_t foray_http_api_busy(const struct foray_http_api *a); /* generations under way */
 
+/* For routes: OpenAI's error object. */
+void foray_http_api_error(struct foray_http_exchange *x, int status, const char *type, const char *text);
 void foray_http_api_handle(void *api, struct foray_http_exchange *x);
 
 struct foray_http_tokens {

@@ -40,6 +40,10 @@ void api_error(struct foray_http_exchange *x, int status, const char *type, cons
   api_reply_json(x, status, error_object(status, type, param, text));
 }
 
+void foray_http_api_error(struct foray_http_exchange *x, int status, const char *type, const char *text) {
+  api_error(x, status, type, NULL, text);
+}
+
 /* Length of the valid UTF-8 character at p, 0 when there is none. */
 static size_t character(const unsigned char *p, size_t n) {
   if (p[0] < 0x80) return 1;

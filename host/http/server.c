@@ -1,6 +1,7 @@
 #include "http/server.h"
 
 #include "core/err.h"
+#include "tls/guard.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
@@ -37,6 +38,7 @@ struct foray_http_exchange {
   char extra[EXTRA_HEADERS_MAX];
   size_t n_extra;
   char peer[PEER_MAX];
+  uint64_t address;
 };
 
 struct foray_http_server {
@@ -264,6 +266,10 @@ void foray_http_server_accept(struct foray_http_server *s, int fd, struct ssl_ct
   } else {
     x->bev = bufferevent_socket_new(s->o.base, fd, BEV_OPT_CLOSE_ON_FREE);
   }
+  struct sockaddr_storage sa = {0};
+  socklen_t len = sizeof sa;
+  x->address =
+      getpeername(fd, (struct sockaddr *)&sa, &len) == 0 ? foray_guard_address((struct sockaddr *)&sa) : 1;
   x->timer = evtimer_new(s->o.base, on_timer, x);
   if (!x->bev || !x->timer) {
     if (!x->bev) close(fd);
@@ -322,6 +328,17 @@ enum foray_status foray_http_server_open(const struct foray_http_server_opts *o,
   s->o.idle_ms = or_default(o->idle_ms, FORAY_HTTP_IDLE_MS_MAX);
   s->o.stall_ms = or_default(o->stall_ms, FORAY_HTTP_STALL_MS_MAX);
   if (!s->o.conns_max) s->o.conns_max = FORAY_HTTP_CONNS_MAX;
+  if (o->listen_fd > 0) {
+    evutil_make_socket_nonblocking(o->listen_fd);
+    s->listener = evconnlistener_new(o->base, on_accept, s, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0,
+                                     o->listen_fd);
+    if (s->listener) {
+      *out = s;
+      return FORAY_OK;
+    }
+    free(s);
+    return foray_err_set(err, FORAY_E_NET, "file descriptor %d is no listening socket", o->listen_fd);
+  }
   if (!o->host) {
     *out = s;
     return FORAY_OK;
@@ -378,6 +395,7 @@ void foray_http_server_stats(const struct foray_http_server *s, struct foray_htt
 const struct foray_http_request *foray_http_exchange_request(const struct foray_http_exchange *x) {
   return &x->parser.request;
 }
+uint64_t foray_http_exchange_address(const struct foray_http_exchange *x) { return x->address; }
 const char *foray_http_exchange_peer(const struct foray_http_exchange *x) { return x->peer; }
 void foray_http_exchange_on_gone(struct foray_http_exchange *x, void (*fn)(void *), void *arg) {
   x->on_gone = fn;

@@ -27,6 +27,7 @@ struct foray_http_server_opts {
   struct event_base *base; /* borrowed */
   const char *host;        /* NULL: no listener of its own (foray_http_server_accept) */
   int port;                /* 0: any free one */
+  int listen_fd;           /* listening socket of the service manager instead of host, taken; 0: none */
   struct ssl_ctx_st *tls;  /* borrowed; NULL: plain */
   void (*handler)(void *user, struct foray_http_exchange *x);
   void *user;
@@ -61,6 +62,8 @@ void foray_http_server_stats(const struct foray_http_server *s, struct foray_htt
 const struct foray_http_request *foray_http_exchange_request(const struct foray_http_exchange *x);
 /* Name that the client's TLS certificate carries, "" without one. */
 const char *foray_http_exchange_peer(const struct foray_http_exchange *x);
+/* Address for tls/guard.h; 1 for local sockets. */
+uint64_t foray_http_exchange_address(const struct foray_http_exchange *x);
 /* Called once when the client left, or was cut off, before the answer ended. */
 void foray_http_exchange_on_gone(struct foray_http_exchange *x, void (*fn)(void *), void *arg);
 /* Adds a header to the answer (before it begins); CR and LF are not allowed in it. */

@@ -3,13 +3,18 @@
 #include "core/clock.h"
 #include "core/err.h"
 #include "net/spawn.h"
+#include "tls/tls.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum uri_kind { URI_TCP, URI_UNIX, URI_FD, URI_SPAWN };
+enum uri_kind { URI_TCP, URI_TLS, URI_UNIX, URI_FD, URI_SPAWN };
 enum { RETRY_FIRST_MS = 50, RETRY_LAST_MS = 2000, GOODBYE_MS = 200, REAP_MS = 3000 };
 
 struct foray_client {
@@ -34,6 +39,8 @@ struct foray_client {
   struct event *tick, *retry, *limit, *wake;
   int wake_fd;
   pid_t pid;
+  struct foray_tls *tls; /* owned; NULL: plain */
+  char token[FORAY_PROTO_TOKEN_MAX + 2];
   bool connected, limit_hit, interrupted, was_ready;
   int pause_ms;
   int64_t down_since;
@@ -90,7 +97,7 @@ static void drop_stream(struct foray_client *c) {
 /* Trying again cannot help with these. */
 static bool hopeless(enum foray_status s) {
   return s == FORAY_E_MISMATCH || s == FORAY_E_UNSUPPORTED || s == FORAY_E_NOTFOUND || s == FORAY_E_FORMAT ||
-         s == FORAY_E_ARG;
+         s == FORAY_E_ARG || s == FORAY_E_DENIED;
 }
 
 static void lost(struct foray_client *c, const struct foray_err *why) {
@@ -151,7 +158,7 @@ static void on_event(struct bufferevent *bev, short what, void *arg) {
   struct foray_client *c = arg;
   if (what & BEV_EVENT_CONNECTED) {
     int one = 1; /* drafts are small and wait for an answer */
-    if (c->kind == URI_TCP) setsockopt(bufferevent_getfd(bev), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (c->kind <= URI_TLS) setsockopt(bufferevent_getfd(bev), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     c->connected = true;
     foray_edge_link_up(c->edge, foray_clock_ns());
     hand_over(c);
@@ -159,7 +166,16 @@ static void on_event(struct bufferevent *bev, short what, void *arg) {
     return;
   }
   struct foray_err err = {0};
-  if (what & BEV_EVENT_EOF)
+  SSL *ssl = bufferevent_openssl_get_ssl(bev);
+  const long verify = ssl ? SSL_get_verify_result(ssl) : X509_V_OK;
+  const unsigned long tls = ssl ? bufferevent_get_openssl_error(bev) : 0;
+  if (verify != X509_V_OK) /* somebody else answers there: another try does not make it right */
+    foray_err_set(&err, FORAY_E_DENIED, "the cloud at %s has a certificate that is not believed: %s",
+                  c->o.uri, X509_verify_cert_error_string(verify));
+  else if (tls && !c->was_ready && ERR_GET_REASON(tls) > SSL_AD_REASON_OFFSET)
+    foray_err_set(&err, FORAY_E_DENIED, "the cloud at %s refuses us: %s", c->o.uri,
+                  ERR_reason_error_string(tls));
+  else if (what & BEV_EVENT_EOF)
     foray_err_set(&err, FORAY_E_NET, "the cloud at %s closed the connection", c->o.uri);
   else {
     int dns = bufferevent_socket_get_dns_error(bev);
@@ -228,7 +244,16 @@ static void connect_now(struct foray_client *c) {
       c->fatal = err;
     return;
   }
-  c->bev = bufferevent_socket_new(c->base, -1, BEV_OPT_CLOSE_ON_FREE);
+  if (c->tls) {
+    SSL *ssl = foray_tls_client(c->tls, c->host);
+    if (ssl)
+      c->bev =
+          bufferevent_openssl_socket_new(c->base, -1, ssl, BUFFEREVENT_SSL_CONNECTING, BEV_OPT_CLOSE_ON_FREE);
+    if (ssl && !c->bev) SSL_free(ssl);
+    if (c->bev) bufferevent_openssl_set_allow_dirty_shutdown(c->bev, 1);
+  } else {
+    c->bev = bufferevent_socket_new(c->base, -1, BEV_OPT_CLOSE_ON_FREE);
+  }
   if (!c->bev) {
     foray_err_set(&c->fatal, FORAY_E_NOMEM, "stream");
     return;
@@ -271,7 +296,8 @@ static enum foray_status parse(struct foray_client *c, const char *uri, struct f
     c->fd = (int)v;
     return FORAY_OK;
   } else {
-    if (strncmp(uri, "tcp:", 4) == 0) rest += 4;
+    const bool tcp = strncmp(uri, "tcp:", 4) == 0, tls = strncmp(uri, "tls:", 4) == 0;
+    if (tcp || tls) rest += 4;
     const char *colon = strrchr(rest, ':');
     char *end = NULL;
     long port = colon ? strtol(colon + 1, &end, 10) : 0;
@@ -282,7 +308,10 @@ static enum foray_status parse(struct foray_client *c, const char *uri, struct f
     c->port = (int)port;
     bool six = rest[0] == '[' && colon[-1] == ']'; /* [::1]:8700 */
     c->host = strndup(rest + six, (size_t)(colon - rest) - 2u * six);
-    return c->host ? FORAY_OK : foray_err_set(err, FORAY_E_NOMEM, "address");
+    if (!c->host) return foray_err_set(err, FORAY_E_NOMEM, "address");
+    /* What leaves this machine is encrypted, unless plain TCP is asked for by name. */
+    if (tls || (!tcp && !foray_tls_is_loopback(c->host))) c->kind = URI_TLS;
+    return FORAY_OK;
   }
   if (!*rest) return foray_err_set(err, FORAY_E_ARG, "'%s': something must follow the colon", uri);
   c->host = strdup(rest);
@@ -296,6 +325,32 @@ static bool copy_args(struct foray_client *c) {
   for (size_t i = 0; c->spawn_args && i < n; i++)
     if (!(c->spawn_args[i] = strdup(c->o.spawn_args[i]))) return false;
   return c->spawn_args != NULL;
+}
+
+/* The folder with our certificates, and a token from it. */
+static enum foray_status credentials(struct foray_client *c, const struct foray_client_opts *o,
+                                     struct foray_err *err) {
+  char dir[4096], path[4200];
+  const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME"), *token = getenv("FORAY_TOKEN");
+  if (o->tls_dir)
+    snprintf(dir, sizeof dir, "%s", o->tls_dir);
+  else if (config && *config)
+    snprintf(dir, sizeof dir, "%s/foray/tls", config);
+  else
+    snprintf(dir, sizeof dir, "%s/.config/foray/tls", home ? home : "");
+  snprintf(path, sizeof path, "%s/token", dir);
+  FILE *f = token && *token ? NULL : fopen(path, "re");
+  if (token && *token)
+    snprintf(c->token, sizeof c->token, "%s", token);
+  else if (f && !fgets(c->token, sizeof c->token, f))
+    c->token[0] = 0;
+  if (f) fclose(f);
+  c->token[strcspn(c->token, "\r\n")] = 0;
+  if (c->kind != URI_TLS) return FORAY_OK;
+  const struct foray_tls_opts to = {.dir = dir};
+  enum foray_status st = foray_tls_open(&to, &c->tls, err);
+  if (st) foray_err_prefix(err, "cloud '%s' needs TLS (tcp: in front asks for none)", o->uri);
+  return st;
 }
 
 enum foray_status foray_client_open(const struct foray_client_opts *o, struct foray_client **out,
@@ -321,7 +376,10 @@ enum foray_status foray_client_open(const struct foray_client_opts *o, struct fo
     c->o.uri = NULL;
     c->o.spawn_program = NULL;
   }
-  if (st == FORAY_OK) st = foray_edge_create(&o->edge, &c->edge, err);
+  if (st == FORAY_OK && c->kind <= URI_TLS) st = credentials(c, o, err);
+  struct foray_edge_config ec = o->edge;
+  if (*c->token && !ec.token) ec.token = c->token;
+  if (st == FORAY_OK) st = foray_edge_create(&ec, &c->edge, err);
   if (st != FORAY_OK) {
     foray_client_close(c);
     return st;
@@ -368,6 +426,7 @@ void foray_client_close(struct foray_client *c) {
   if (c->wake) event_free(c->wake);
   if (c->base) event_base_free(c->base);
   if (c->wake_fd >= 0) close(c->wake_fd);
+  foray_tls_close(c->tls);
   foray_edge_destroy(c->edge);
   for (char **a = c->spawn_args; a && *a; a++) free(*a);
   free(c->spawn_args);

@@ -7,10 +7,10 @@
  *     if (ev.kind == FORAY_EDGE_TOKENS) ...
  *   foray_client_close(c);
  *
- * URIs: "tcp:HOST:PORT" or "HOST:PORT", "unix:PATH", "fd:N" (a connected stream, taken), "spawn:MODEL"
- * (starts forayd from the folder of the running program, else from PATH, on a socket pair; it dies with
- * this process). A lost link is made anew with growing pauses, for spawn: by a new forayd, until
- * retry_max_ms have passed without a Welcome; then wait returns FORAY_E_NET.
+ * URIs: "tls:HOST:PORT", "tcp:HOST:PORT", "HOST:PORT" (TLS unless HOST is this machine), "unix:PATH", "fd:N"
+ * (a connected stream, taken), "spawn:MODEL" (starts forayd from the folder of the running program, else from
+ * PATH, on a socket pair; it dies with this process). A lost link is made anew with growing pauses, for
+ * spawn: by a new forayd, until retry_max_ms have passed without a Welcome; then wait returns FORAY_E_NET.
  *
  * One thread owns a client; only foray_client_interrupt may be called from elsewhere (also from a signal
  * handler). The library ignores SIGPIPE per call and installs no handler. */
@@ -24,6 +24,9 @@ struct foray_client; /* opaque */
 struct foray_client_opts {
   const char *uri;
   struct foray_edge_config edge;
+  /* Folder with ca.crt, and client.crt + client.key or a file `token` (foray enroll makes it); NULL:
+   * $XDG_CONFIG_HOME/foray/tls. Used for TLS; its token also on plain links. */
+  const char *tls_dir;
   int64_t retry_max_ms; /* 0: 30 s; negative: no second try */
   /* spawn: only */
   const char *spawn_program;     /* NULL: found as above */

@@ -26,6 +26,7 @@ struct foray_cloud {
   uint64_t features;
   uint8_t want_tokenizer[32], want_model[32];
   bool wants_tokenizer, wants_model;
+  char token[FORAY_PROTO_TOKEN_MAX + 1];
   uint32_t vocab, ctx;
   uint32_t open[FORAY_PROTO_SESSIONS_MAX], n_open; /* handles in use */
   uint32_t last_round[FORAY_PROTO_SESSIONS_MAX];   /* of each; 0: none yet */
@@ -150,8 +151,14 @@ static enum foray_status on_hello(struct foray_cloud *c, const Foray__Wire__Hell
   c->features = m->features & FORAY_FEATURES_ALL;
   if ((c->wants_tokenizer = m->tokenizer.len == 32)) memcpy(c->want_tokenizer, m->tokenizer.data, 32);
   if ((c->wants_model = m->model.len == 32)) memcpy(c->want_model, m->model.data, 32);
+  if (strlen(m->token) > FORAY_PROTO_TOKEN_MAX)
+    return foray_err_set(err, FORAY_E_LIMIT, "Hello: a token has at most %d bytes", FORAY_PROTO_TOKEN_MAX);
+  memcpy(c->token, m->token, strlen(m->token) + 1);
   c->state = C_GREETED;
-  return push(c, FORAY_CLOUD_HELLO) ? FORAY_OK : foray_err_set(err, FORAY_E_NOMEM, "event");
+  struct event *v = push(c, FORAY_CLOUD_HELLO);
+  if (!v) return foray_err_set(err, FORAY_E_NOMEM, "event");
+  v->e.text = c->token;
+  return FORAY_OK;
 }
 
 /* A handle that may be given to a new session; *refused says that an Error frame answers instead. */

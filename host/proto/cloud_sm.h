@@ -30,7 +30,7 @@ struct foray_cloud_identity {
 };
 
 enum foray_cloud_event_kind {
-  FORAY_CLOUD_HELLO,  /* answer with progress or welcome */
+  FORAY_CLOUD_HELLO,  /* answer with progress or welcome; text: the edge's token, "" for none */
   FORAY_CLOUD_OPEN,   /* request, generated */
   FORAY_CLOUD_RESUME, /* id, secret, have */
   FORAY_CLOUD_DRAFT,  /* round, epoch, start, ids */

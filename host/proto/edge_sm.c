@@ -57,7 +57,7 @@ struct score {
 
 struct foray_edge {
   struct foray_edge_config cfg;
-  char agent[64];
+  char agent[64], token[FORAY_PROTO_TOKEN_MAX + 1];
   uint8_t want_tokenizer[32], want_model[32];
   enum link_state link;
   struct foray_frame_reader in;
@@ -170,6 +170,11 @@ enum foray_status foray_edge_create(const struct foray_edge_config *cfg, struct 
   const char *agent = e->cfg.agent ? e->cfg.agent : "foray/" FORAY_VERSION;
   size_t n = strnlen(agent, sizeof e->agent - 1);
   memcpy(e->agent, agent, n);
+  if (e->cfg.token) { /* one that is too long cannot be right; the cloud says so */
+    n = strnlen(e->cfg.token, sizeof e->token - 1);
+    memcpy(e->token, e->cfg.token, n);
+    e->cfg.token = e->token;
+  }
   if (e->cfg.tokenizer_sha256) memcpy(e->want_tokenizer, e->cfg.tokenizer_sha256, 32);
   if (e->cfg.model_sha256) memcpy(e->want_model, e->cfg.model_sha256, 32);
   foray_frame_reader_init(&e->in, 'C');
@@ -207,6 +212,7 @@ void foray_edge_link_up(struct foray_edge *e, int64_t now) {
   if (e->cfg.tokenizer_sha256) m.tokenizer = (ProtobufCBinaryData){32, e->want_tokenizer};
   if (e->cfg.model_sha256) m.model = (ProtobufCBinaryData){32, e->want_model};
   m.abi = e->cfg.abi_hash;
+  m.token = e->token;
   (void)!SEND(e, HELLO, &m, NULL); /* an empty output has room; out of memory shows as a time-out */
 }
 
@@ -677,7 +683,8 @@ static enum foray_status on_scored(struct foray_edge *e, const Foray__Wire__Scor
 }
 
 static enum foray_status on_error(struct foray_edge *e, const Foray__Wire__Error *m, struct foray_err *err) {
-  enum foray_status code = m->code < 0 && m->code >= FORAY_E_NET ? (enum foray_status)m->code : FORAY_E_PROTO;
+  enum foray_status code =
+      m->code < 0 && m->code >= FORAY_E_DENIED ? (enum foray_status)m->code : FORAY_E_PROTO;
   if (m->scope == 1) {
     struct session *s = find(e, m->id);
     if (!s || s->state == S_FAILED) return FORAY_OK;

@@ -30,6 +30,7 @@ struct foray_edge; /* opaque */
 
 struct foray_edge_config {
   const char *agent;               /* NULL: "foray/<version>" */
+  const char *token;               /* access token, copied; NULL: none */
   const uint8_t *tokenizer_sha256; /* 32 bytes that the cloud must have; NULL: any */
   const uint8_t *model_sha256;     /* the same for the model file */
   uint64_t abi_hash;               /* of the device, 0: none */

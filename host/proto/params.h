@@ -33,6 +33,7 @@ enum {
   X(STOPS, 16, "stop strings of a session")                                                                  \
   X(STOP_BYTES, 256, "bytes in a stop string")                                                               \
   X(BIAS, 1024, "entries in a logit bias list")                                                              \
+  X(TOKEN, 128, "bytes in an access token")                                                                  \
   X(EXITS, 16, "exits that a session's closing report tells apart")                                          \
   X(TEXT, 512, "bytes in a text for people")                                                                 \
   X(OUTPUT, 4 << 20, "bytes waiting to be sent before a reader counts as too slow")

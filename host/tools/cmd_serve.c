@@ -291,12 +291,8 @@ static enum foray_status serve(struct serve *s, const char *host, int port, stru
   const char *words = s->o.tokenizer ? s->o.tokenizer : s->o.edge;
   struct foray_model *model = NULL;
   pthread_t thread;
-  const struct foray_http_backend be = {.self = s,
-                                        .start = start,
-                                        .cancel = cancel,
-                                        .metrics = metrics,
-                                        .server = "foray",
-                                        .top_logprobs = UINT32_MAX};
+  const struct foray_http_backend be = {
+      .self = s, .start = start, .cancel = cancel, .metrics = metrics, .top_logprobs = UINT32_MAX};
   enum foray_status st = foray_model_open(words, &model, err);
   if (!st) st = foray_http_api_create(&be, &s->api, err);
   struct foray_http_server_opts ho = {

@@ -17,7 +17,12 @@ void gen_opts_table(struct gen_opts *o, const struct foray_opt *own, struct fora
       {"edge|model", 'm', FORAY_OPT_STR, &o->edge, "NAME|FILE",
        "model that drafts at the edge (catalogue name, GGUF file or weight image)", 0, 0},
       {"cloud", 0, FORAY_OPT_STR, &o->cloud, "WHERE",
-       "spawn:MODEL (a forayd of our own), HOST:PORT or unix:PATH; default spawn: with the edge's model", 0,
+       "spawn:MODEL (a forayd of our own), HOST:PORT (TLS unless it is this machine), tcp:HOST:PORT, "
+       "unix:PATH; "
+       "default spawn: with the edge's model",
+       0, 0},
+      {"cloud-tls", 0, FORAY_OPT_STR, &o->cloud_tls, "DIR",
+       "certificates for the cloud: ca.crt, and client.crt + client.key or token (~/.config/foray/tls)", 0,
        0},
       {"device", 0, FORAY_OPT_STR, &o->device, "DEVICE",
        "where drafts are computed, see `foray devices` (default cpu)", 0, 0},
@@ -186,6 +191,7 @@ enum foray_status gen_opts_open(const struct gen_opts *o, struct foray_generator
                                     .device = o->device,
                                     .exits = o->exits,
                                     .cloud = o->cloud,
+                                    .cloud_tls = o->cloud_tls,
                                     .cloud_args = o->cloud_args,
                                     .tokenizer =
                                         o->plain ? (o->tokenizer ? o->tokenizer : o->edge) : o->tokenizer,

@@ -12,7 +12,7 @@ enum { GEN_BIAS_MAX = FORAY_STRLIST_MAX, GEN_OPTS_MAX = 64 };
 
 struct gen_opts {
   /* what runs */
-  const char *edge, *cloud, *device, *exits, *tokenizer;
+  const char *edge, *cloud, *cloud_tls, *device, *exits, *tokenizer;
   int ctx, threads, cloud_threads;
   bool no_exits, full_head, plain, alone;
   /* the target's sampler */

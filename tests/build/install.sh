@@ -11,7 +11,7 @@ install -m644 README.md LICENSE docs/*.md "$root/share/doc/foray/"
 
 # One archive for integrators: the layers below the tools.
 tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
-libs=(core model proto dev rt net api)
+libs=(core model proto dev rt tls net api)
 { echo "create $tmp/libforay.a"; for l in "${libs[@]}"; do [ -e "$b/lib$l.a" ] && echo "addlib $b/lib$l.a"; done; echo save; echo end; } | ar -M
 install -m644 "$tmp/libforay.a" "$root/lib/"
 cat >"$root/lib/pkgconfig/foray.pc" <<PC
@@ -37,6 +37,8 @@ for tool in "$b"/bin/*; do
 done
 for c in $("$b/bin/foray" --list-commands); do "$b/bin/foray" "$c" --man >"$root/share/man/man1/foray-$c.1"; done
 install -m644 tests/build/foray-completion.bash "$root/share/bash-completion/completions/foray"
+install -d "$root/share/foray/deploy"
+install -m644 cloud/deploy/* "$root/share/foray/deploy/"
 ln -sf foray "$root/share/bash-completion/completions/forayd"
 ln -sf foray "$root/share/bash-completion/completions/foray-tune"
 echo "installed foray $VERSION into $root"

@@ -17,7 +17,7 @@ $bin/foray-load --cloud "unix:$tmp/s" -m "$model" -f "${PROMPTS:-tests/e2e/promp
   --seconds "${SECONDS_EACH:-4}" --draft "${DRAFT:-6}" --draft-ms "${DRAFT_MS:-2}" --accept "$accept" -n 48 | tee "$tmp/loads"
 python3 - "$tmp/loads" ${BOUNDS:-} <<'P'
 import json, sys
-rows = [json.loads(l) for l in open(sys.argv[1])]
+rows = [r for r in map(json.loads, open(sys.argv[1])) if r["tokens"] >= 4 * r["clients"]]  # less is no load that ran
 by = {m: sorted((r for r in rows if r["mode"] == m), key=lambda r: r["clients"]) for m in ("plain", "speculative")}
 bounds = [float(b) for b in sys.argv[2:]] or [r["p95_ms"] for r in by["plain"] if r["clients"] <= 8]
 def most(mode, bound):  # linear between the loads that were run

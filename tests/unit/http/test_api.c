@@ -43,9 +43,10 @@ static void cancel(void *self, uint64_t id) {
   struct world *w = self;
   w->cancelled[w->n_cancelled++] = id;
 }
-static bool authorize(void *self, const char *bearer, const char *peer, enum foray_http_scope scope,
-                      char *tenant, size_t cap) {
+static bool authorize(void *self, uint64_t address, const char *bearer, const char *peer,
+                      enum foray_http_scope scope, char *tenant, size_t cap) {
   (void)peer;
+  (void)address;
   (void)scope;
   snprintf(tenant, cap, "t");
   return !((struct world *)self)->locked || (bearer && !strcmp(bearer, "secret"));
