@@ -165,7 +165,8 @@ static void act(struct stress *w, struct client *c) {
     c->conn = w->next_conn++;
     c->opened = c->flying = false;
     c->epoch = c->round = 0;
-    struct foray_batch_msg m = {.kind = FORAY_BATCH_RESUME, .conn = c->conn, .id = c->id, .have = c->n};
+    struct foray_batch_msg m = {
+        .kind = FORAY_BATCH_RESUME, .conn = c->conn, .id = c->id, .have = c->n, .tenant = c->tenant};
     memcpy(m.secret, c->secret, 16);
     submit(w, m);
     w->resumes++;
@@ -357,6 +358,32 @@ TEST(prompts_stay_short_beside_choices) {
   CU_ASSERT_EQUAL(foray_plan_draft_max(64, 4, 32), 15);
   CU_ASSERT_EQUAL(foray_plan_draft_max(64, 64, 32), 1);
   CU_ASSERT_EQUAL(foray_plan_draft_max(64, 1, 32), 32);
+}
+
+TEST(another_tenant_cannot_take_a_session_up) {
+  struct toy toy;
+  toy_init(&toy, 2, 200);
+  struct foray_batch *b;
+  const struct foray_batch_opts o = {.now = now_of};
+  CU_ASSERT_EQUAL_FATAL(foray_batch_create(&toy.target, &o, &b, NULL), FORAY_OK);
+  uint32_t prompt[4] = {1, 2, 3, 4};
+  struct foray_gen_request r = {.prompt = prompt, .n_prompt = 4, .max_tokens = 4};
+  struct foray_batch_msg m = {.kind = FORAY_BATCH_OPEN, .conn = 1, .request = &r, .tenant = 5}, got;
+  CU_ASSERT_EQUAL(foray_batch_submit(b, &m), FORAY_OK);
+  while (foray_batch_step(b)) continue;
+  CU_ASSERT(foray_batch_result(b, &got) && got.kind == FORAY_BATCH_OPENED);
+  struct foray_batch_msg take = {.kind = FORAY_BATCH_RESUME, .conn = 2, .id = got.id, .tenant = 6};
+  memcpy(take.secret, got.secret, sizeof take.secret);
+  for (int k = 0; k < 2; k++) { /* with the secret, as another and as itself */
+    CU_ASSERT_EQUAL(foray_batch_submit(b, &take), FORAY_OK);
+    while (foray_batch_step(b)) continue;
+    CU_ASSERT(foray_batch_result(b, &got));
+    CU_ASSERT_EQUAL(got.kind, k ? FORAY_BATCH_STATE : FORAY_BATCH_FAILED);
+    foray_batch_msg_free(&got);
+    take.tenant = 5;
+    take.conn = 3;
+  }
+  foray_batch_destroy(b);
 }
 
 TEST(beginnings_are_shared_within_a_tenant_only) {
