@@ -183,8 +183,34 @@ static void on_op(struct foray_prof *p, const struct foray_trace_event *e) {
   s->row_misses += e->row_misses, s->beats += e->beats;
 }
 
+/* Hardware that counts its engines' cycles in the registers tells the rise of each counter; that says it all.
+ */
+static bool engines_of_counters(const struct foray_trace_event *e, struct foray_trace_event *to) {
+  static const struct {
+    enum foray_engine engine;
+    int busy; /* counter; starved and blocked follow */
+  } rows[] = {{FORAY_ENGINE_MATRIX, FORAY_COUNTER_MATRIX_BUSY},
+              {FORAY_ENGINE_ATTENTION, FORAY_COUNTER_ATTN_BUSY},
+              {FORAY_ENGINE_VECTOR, FORAY_COUNTER_VECTOR_BUSY},
+              {FORAY_ENGINE_EXIT, FORAY_COUNTER_EXIT_BUSY}};
+  const uint64_t *c = e->counter;
+  uint64_t any = c[FORAY_COUNTER_CYC_SEQ] | c[FORAY_COUNTER_READ_UNITS];
+  for (int i = 0; i < 4; i++) any |= c[rows[i].busy] | c[rows[i].busy + 1] | c[rows[i].busy + 2];
+  if (e->has_engines || !any) return false;
+  *to = *e;
+  to->has_engines = true;
+  for (int i = 0; i < 4; i++)
+    to->engines[rows[i].engine] =
+        (struct foray_trace_engine){c[rows[i].busy], c[rows[i].busy + 1], c[rows[i].busy + 2]};
+  to->engines[FORAY_ENGINE_CONTROL].busy = c[FORAY_COUNTER_CYC_SEQ];
+  to->beats = c[FORAY_COUNTER_READ_UNITS];
+  return true;
+}
+
 void foray_prof_event(void *arg, const struct foray_trace_event *e) {
   struct foray_prof *p = arg;
+  struct foray_trace_event counted;
+  if (engines_of_counters(e, &counted)) e = &counted;
   if (e->has_engines) p->engines = true;
   if (e->port_bytes) p->port_bytes = e->port_bytes;
   switch (e->kind) {

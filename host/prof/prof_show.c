@@ -65,9 +65,12 @@ void foray_prof_table(FILE *f, const json_t *r) {
     fprintf(f, " %.0f: %.0f", prof_num(json_array_get(exits, i), "exit"),
             prof_num(json_array_get(exits, i), "tokens"));
   fputs("\n\n", f);
-  rows(f, r, "ops", "OP");
-  fputc('\n', f);
-  rows(f, r, "layers", "PART");
+  if (json_array_size(json_object_get(r, "ops"))) {
+    rows(f, r, "ops", "OP");
+    fputc('\n', f);
+    rows(f, r, "layers", "PART");
+  } else
+    fputs("this device does not tell of its ops: only its counters are known\n", f);
   if (!json_object_size(engines)) return;
   fprintf(f, "\n%-14s %7s %8s %8s %7s\n", "ENGINE", "BUSY", "STARVED", "BLOCKED", "IDLE");
   for (int i = 0; i < FORAY_ENGINE_COUNT; i++) {
@@ -82,7 +85,7 @@ void foray_prof_table(FILE *f, const json_t *r) {
 
 struct pair {
   const char *name;
-  double a, b; /* time a token */
+  double a, b, bytes_a, bytes_b; /* a token: fastest time, megabytes */
 };
 
 static int by_difference(const void *x, const void *y) {
@@ -98,32 +101,36 @@ static const json_t *find(const json_t *r, const char *key, const char *name) {
   return NULL;
 }
 
+static struct pair pair(const json_t *a, const json_t *b, const char *key, const char *name, double na,
+                        double nb) {
+  const json_t *x = find(a, key, name), *y = find(b, key, name);
+  return (struct pair){name, prof_num(x, "fastest") / na / (cycles(a) ? 1e3 : 1e6),
+                       prof_num(y, "fastest") / nb / (cycles(b) ? 1e3 : 1e6), prof_num(x, "bytes") / na / 1e6,
+                       prof_num(y, "bytes") / nb / 1e6};
+}
+
 static void compare_rows(FILE *f, const json_t *a, const json_t *b, const char *key, const char *what) {
   enum { MAX = 512 };
   struct pair pairs[MAX];
   size_t n = 0;
-  double na = fmax(prof_num(a, "drafted"), 1), nb = fmax(prof_num(b, "drafted"), 1),
-         sa = na * (cycles(a) ? 1e3 : 1e6), sb = nb * (cycles(b) ? 1e3 : 1e6);
+  double na = fmax(prof_num(a, "drafted"), 1), nb = fmax(prof_num(b, "drafted"), 1);
   const json_t *la = json_object_get(a, key), *lb = json_object_get(b, key);
-  for (size_t i = 0; i < json_array_size(la) && n < MAX; i++) {
-    const json_t *row = json_array_get(la, i);
-    pairs[n++] = (struct pair){prof_str(row, "name"), prof_num(row, "time") / sa,
-                               prof_num(find(b, key, prof_str(row, "name")), "time") / sb};
-  }
+  for (size_t i = 0; i < json_array_size(la) && n < MAX; i++)
+    pairs[n++] = pair(a, b, key, prof_str(json_array_get(la, i), "name"), na, nb);
   for (size_t i = 0; i < json_array_size(lb) && n < MAX; i++) {
-    const json_t *row = json_array_get(lb, i);
-    if (!find(a, key, prof_str(row, "name")))
-      pairs[n++] = (struct pair){prof_str(row, "name"), 0, prof_num(row, "time") / sb};
+    const char *name = prof_str(json_array_get(lb, i), "name");
+    if (!find(a, key, name)) pairs[n++] = pair(a, b, key, name, na, nb);
   }
   qsort(pairs, n, sizeof *pairs, by_difference);
-  fprintf(f, "%-14s %12s %12s %12s %8s\n", what, "A", "B", "B - A", "B / A");
+  fprintf(f, "%-14s %10s %10s %10s %7s %10s %10s\n", what, "A", "B", "B - A", "B / A", "MB A", "MB B");
   for (size_t i = 0; i < n; i++) {
-    fprintf(f, "%-14s %12.4f %12.4f %+12.4f ", pairs[i].name, pairs[i].a, pairs[i].b,
-            pairs[i].b - pairs[i].a);
-    if (pairs[i].a > 0)
-      fprintf(f, "%8.2f\n", pairs[i].b / pairs[i].a);
+    const struct pair *p = &pairs[i];
+    fprintf(f, "%-14s %10.4f %10.4f %+10.4f ", p->name, p->a, p->b, p->b - p->a);
+    if (p->a > 0)
+      fprintf(f, "%7.2f", p->b / p->a);
     else
-      fprintf(f, "%8s\n", "-");
+      fprintf(f, "%7s", "-");
+    fprintf(f, " %10.3f %10.3f\n", p->bytes_a, p->bytes_b);
   }
 }
 
@@ -139,7 +146,9 @@ void foray_prof_compare(FILE *f, const json_t *a, const char *a_name, const json
   }
   if (cycles(a) != cycles(b))
     fputs("(one counts cycles and the other time: only shares can be compared)\n", f);
-  fprintf(f, "%s a token, by falling difference:\n\n", cycles(a) ? "kcycles" : "ms");
+  fprintf(f,
+          "%s a token if each call had been as fast as its descriptor's fastest, by falling difference:\n\n",
+          cycles(a) ? "kcycles" : "ms");
   compare_rows(f, a, b, "ops", "OP");
   fputc('\n', f);
   compare_rows(f, a, b, "layers", "PART");

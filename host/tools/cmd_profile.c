@@ -77,16 +77,47 @@ static enum foray_status encode(const struct job *j, struct foray_ids *ids, stru
   return foray_chat_encode(&chat, m->tokenizer, &turn, 1, true, ids, err);
 }
 
+/* A device that does not tell what it does still counts: one event for all runs, and one a token. */
+struct counted {
+  bool on;
+  uint64_t before[FORAY_COUNTER_COUNT];
+};
+
+static enum foray_status watch(struct job *j, struct counted *c, struct foray_err *err) {
+  struct foray_dev *dev = foray_edge_node_device(j->node);
+  struct foray_err why = {0};
+  enum foray_status s = foray_dev_trace(dev, &(struct foray_dev_trace){foray_prof_event, j->prof}, &why);
+  c->on = s == FORAY_E_UNSUPPORTED;
+  if (c->on) foray_dev_counters(dev, c->before);
+  if (s && !c->on) *err = why;
+  return c->on ? FORAY_OK : s;
+}
+
+static void count_token(struct job *j, const struct counted *c, uint32_t exit) {
+  struct foray_trace_event e = {
+      .kind = FORAY_TRACE_TOKEN, .desc = UINT32_MAX, .exit = exit, .engine = FORAY_ENGINE_EXIT};
+  if (c->on) foray_prof_event(j->prof, &e);
+}
+
+static void count_runs(struct job *j, const struct counted *c) {
+  struct foray_trace_event e = {.kind = FORAY_TRACE_RUN, .desc = UINT32_MAX, .exit = UINT32_MAX};
+  if (!c->on) return;
+  foray_dev_counters(foray_edge_node_device(j->node), e.counter);
+  for (int i = 0; i < FORAY_COUNTER_COUNT; i++) e.counter[i] -= c->before[i];
+  e.end = e.counter[FORAY_COUNTER_BUSY];
+  foray_prof_event(j->prof, &e);
+}
+
 static enum foray_status draft(struct job *j, const struct foray_ids *ids, struct foray_err *err) {
   struct foray_drafter *d = foray_edge_node_drafter(j->node);
   struct foray_dev *dev = foray_edge_node_device(j->node);
   const struct foray_model *m = foray_edge_node_model(j->node);
-  struct foray_dev_trace watch = {foray_prof_event, j->prof};
+  struct counted counted = {0};
   struct foray_draft_params p = foray_drafter_defaults(d);
   enum foray_status s = foray_drafter_sync(d, (const uint32_t *)ids->ids, (uint32_t)ids->n, err);
-  if (!s && j->with_prompt) s = foray_dev_trace(dev, &watch, err);
+  if (!s && j->with_prompt) s = watch(j, &counted, err);
   if (!s) s = foray_drafter_prefill(d, err);
-  if (!s && !j->with_prompt) s = foray_dev_trace(dev, &watch, err);
+  if (!s && !j->with_prompt) s = watch(j, &counted, err);
   uint32_t have = 0, want = (uint32_t)j->n;
   bool over = false;
   while (!s && !over && have < want) {
@@ -95,9 +126,11 @@ static enum foray_status draft(struct job *j, const struct foray_ids *ids, struc
     p.max = want - have < (uint32_t)j->draft_max ? want - have : (uint32_t)j->draft_max;
     s = foray_drafter_draft(d, &p, out, &got, err);
     have += got;
+    for (uint32_t i = 0; !s && i < got; i++) count_token(j, &counted, out[i].exit);
     if (!s) over = got < p.max || foray_tokenizer_is_eog(m->tokenizer, (int32_t)out[got - 1].id);
     if (!s && tool_interrupted()) s = foray_err_set(err, FORAY_E_CANCELLED, "interrupted");
   }
+  count_runs(j, &counted);
   enum foray_status off = foray_dev_trace(dev, NULL, NULL);
   return s ? s : off;
 }
@@ -230,7 +263,8 @@ int cmd_profile(int argc, char **argv) {
       "roof; on "
       "devices\nthat count them, the cycles in which the op's engine was busy, starved of input or blocked "
       "by its "
-      "consumer.\nA device that cannot be watched is an error. docs/profiling.md walks through an example."};
+      "consumer.\nA device that does not tell of its ops shows what its counters say. docs/profiling.md "
+      "walks through an example."};
   struct foray_err err = {0};
   int rest;
   switch (foray_args_parse(&cmd, argc, argv, &rest, &err)) {
