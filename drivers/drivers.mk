@@ -12,3 +12,7 @@ $(B)/tests/opencl/test_opencl $(B)/tests/dev/test_devices: | $(B)/devices/foray-
 
 # Headers of XRT 2.13 are not clean under our warnings.
 $(B)/obj/drivers/xrt/%.o: PKG_CFLAGS += -isystem /usr/include/xrt
+
+.PHONY: test-devices
+test-devices: ## the conformance suite on every device of this machine (BLOCKS=100)
+	$(Q)bash tests/e2e/test_selftest.sh

@@ -17,8 +17,8 @@
   X(rmsnorm)                                                                                                 \
   X(quant)                                                                                                   \
   X(add)                                                                                                     \
-  X(silu_mul) X(rope) X(kv_put) X(attn) X(attn_end) X(prepare) X(gemv) X(gemv_end) X(head) X(exit_stream)    \
-      X(exit_merge)
+  X(silu_mul)                                                                                                \
+  X(rope) X(kv_put) X(attn) X(attn_end) X(prepare) X(gemv) X(gemv_end) X(head) X(exit_stream) X(exit_merge)
 enum ocl_kernel {
 #define X(name) OCL_##name,
   OCL_KERNELS(X)

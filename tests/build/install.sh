@@ -29,6 +29,11 @@ PC
 
 shopt -s nullglob
 for f in "$b"/devices/*.so; do install -D -m644 "$f" "$root/lib/foray/devices/$(basename "$f")"; done
+if [ -e "$b/xrt/foray.xclbin" ]; then # the XRT simulation, where make sim-xrt has built it
+  mkdir -p "$root/lib/foray"
+  cp -a "$b/xrt" "$root/lib/foray/"
+fi
+install -D -m644 drivers/pcie/60-foray.rules "$root/share/foray/60-foray.rules"
 for f in cloud/train/shipped/*.gguf; do install -m644 "$f" "$root/share/foray/exits/"; done
 for f in docs/man/*.[1-9]; do install -D -m644 "$f" "$root/share/man/man${f##*.}/$(basename "$f")"; done
 for tool in "$b"/bin/*; do

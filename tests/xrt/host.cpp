@@ -1,6 +1,7 @@
 // A native C++ host, as XRT's documentation teaches them: one run, sub-buffers, many runs out of order on two
 // units, a wait with a time-out, a buffer that nobody synced.
 #include <cstdio>
+#include <string>
 #include <vector>
 #include <xrt/xrt_bo.h>
 #include <xrt/xrt_device.h>
@@ -14,7 +15,7 @@ static void expect(bool ok, const char *what) {
 int main(int argc, char **argv) {
   if (argc < 2) return 2;
   constexpr int N = 256, RUNS = 12;
-  xrt::device device(argc > 2 ? std::atoi(argv[2]) : 0);
+  xrt::device device(argc > 2 ? std::stoi(argv[2]) : 0);
   auto uuid = device.load_xclbin(argv[1]);
   xrt::kernel vadd(device, uuid, "vadd");
   expect(vadd.group_id(0) == 0 && vadd.group_id(2) == 1, "memory banks of the arguments");

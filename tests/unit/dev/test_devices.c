@@ -83,7 +83,8 @@ static void compare(const char *spec, uint64_t seed, uint32_t cols) {
 }
 
 TEST(devices_equal_the_reference_on_programs) {
-  const char *const specs[] = {"ref", "cpu", "cpu:scalar", "cpu:avx2", "cpu:avx512", "cpu:amx", "hls", "opencl"};
+  const char *const specs[] = {"ref",        "cpu",     "cpu:scalar", "cpu:avx2",
+                               "cpu:avx512", "cpu:amx", "hls",        "opencl"};
   const uint32_t cols[] = {1, 4, 8};
   for (size_t s = 0; s < sizeof specs / sizeof *specs; s++)
     for (int k = 0; k < 3; k++) compare(specs[s], 11 + (uint64_t)k, cols[k]);
