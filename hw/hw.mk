@@ -36,3 +36,7 @@ $(foreach t,$(RTL_TESTS),$(foreach v,$(or $(RTL_VARIANTS_$(t)),$(t)),$(eval $(ca
 .PHONY: test-rtl
 test-rtl: $(RTL_BINS) ## units of hw/rtl under Verilator against the reference kernels
 	$(Q)bash tests/rtl/run.sh $(RTL_BINS)
+
+.PHONY: formal
+formal: ## proofs of hw/formal: AXI rules, queues, read and write engine, doorbell (TASKS='ctrl rd' for some)
+	$(Q)bash hw/formal/run.sh $(TASKS)
