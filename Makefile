@@ -65,7 +65,7 @@ ISA_CFLAGS_amx    := $(ISA_CFLAGS_avx512) -mamx-tile -mamx-int8 -mamx-bf16 -mavx
 # Library = folder; DEPS_<lib> = the lower layers that it may include. The compiler sees nothing else:
 # build/inc/<lib> holds links to just these folders, so `#include "engine/x.h"` from host/ cannot compile.
 # Headers are named by folder: "core/err.h", "model/gguf.h", "engine/engine.h", <foray/...> for public ones.
-LIBS := core model proto dev rt tls net http api prof engine batch link obs cloudapi train cotune store simlink card cardhost xclbin simmem
+LIBS := core model proto dev rt tls net http api prof journal engine batch link obs cloudapi train cotune store simlink card cardhost xclbin simmem
 
 DIR_abi := hw/abi
 DIR_gen := hw/gen
@@ -83,6 +83,7 @@ DIR_engine := cloud/engine
 DIR_batch := cloud/batch
 DIR_link := cloud/link
 DIR_obs := cloud/obs
+DIR_journal := cloud/journal
 DIR_cloudapi := cloud/api
 DIR_train := cloud/train
 DIR_cotune := cloud/cotune
@@ -111,8 +112,9 @@ DEPS_net     := $(DEPS_core) core proto tls
 DEPS_http    := $(DEPS_core) core model proto tls
 DEPS_api     := $(DEPS_rt) rt net tls
 DEPS_engine  := $(DEPS_core) core model
-DEPS_batch   := $(DEPS_core) core model proto engine
+DEPS_batch   := $(DEPS_core) core model proto engine journal
 DEPS_link    := $(DEPS_batch) batch tls
+DEPS_journal := $(DEPS_core) core proto
 DEPS_obs     := $(DEPS_link) link http
 DEPS_cloudapi := $(DEPS_obs) obs
 DEPS_train   := $(DEPS_core) core model engine
@@ -174,6 +176,7 @@ PKGS_tls   := libssl libcrypto jansson
 PKGS_link  := libevent libevent_openssl openssl
 PKGS_train := openblas jansson
 PKGS_cloudapi := inih
+PKGS_journal := sqlite3 libprotobuf-c
 PKGS_cotune := jansson
 PKGS_store := sqlite3
 PKGS_tests := cunit
@@ -301,7 +304,7 @@ abi-check: build/abigen ## fail when generated files differ from hw/abi/*.def
 # ---------------------------------------------------------------- system packages
 APT := gcc clang libclang-rt-14-dev clang-format cppcheck make pkg-config ccache git ca-certificates \
        libcunit1-dev libevent-dev libssl-dev libjansson-dev libpcre2-dev libprotobuf-c-dev protobuf-c-compiler \
-       protobuf-compiler libcurl4-openssl-dev zlib1g-dev libinih-dev libopenblas-dev libsqlite3-dev verilator valgrind \
+       protobuf-compiler libcurl4-openssl-dev zlib1g-dev libinih-dev libopenblas-dev libsqlite3-dev sqlite3 curl verilator valgrind \
        ocl-icd-opencl-dev pocl-opencl-icd libpciaccess-dev libxrt-dev uuid-dev \
        python3 python3-venv tcl mandoc unzip jq g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 .PHONY: deps

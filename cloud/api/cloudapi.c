@@ -21,7 +21,8 @@ struct foray_cloudapi {
 static enum foray_status start(void *self, uint64_t id, const char *tenant, const struct foray_gen_request *r,
                                struct foray_err *err) {
   struct foray_cloudapi *c = self;
-  struct foray_batch_msg m = {.kind = FORAY_BATCH_OPEN, .conn = id | FORAY_HUB_FOREIGN, .request = r};
+  struct foray_batch_msg m = {
+      .kind = FORAY_BATCH_OPEN, .conn = id | FORAY_HUB_FOREIGN, .request = r, .unlogged = true};
   if (*tenant) m.tenant = foray_fnv1a(tenant, strlen(tenant)) | 1;
   enum foray_status st = foray_batch_submit(c->batch, &m);
   return st ? foray_err_set(err, st, "out of memory for a session") : st;

@@ -267,6 +267,7 @@ void batch_ready(struct foray_batch *b, struct foray_session *s) {
 }
 
 void batch_remove(struct foray_batch *b, struct foray_session *s) {
+  if (s->logged) foray_journal_end(b->o.journal, s->id);
   foray_prefix_keep(b->prefix, b->tenants[s->tenant].id, s->tokens, s->cached, s->seq);
   tie(b, s, 0, 0);
   batch_ready(b, s);
@@ -281,18 +282,18 @@ void batch_remove(struct foray_batch *b, struct foray_session *s) {
 }
 
 /* The tenant of this name; the first (everybody) when there are too many. */
-static uint32_t tenant_of(struct foray_batch *b, const struct foray_batch_msg *m) {
+static uint32_t tenant_of(struct foray_batch *b, uint64_t id, double weight, uint32_t priority) {
   uint32_t i = 0;
-  while (i < b->n_tenants && b->tenants[i].id != m->tenant) i++;
+  while (i < b->n_tenants && b->tenants[i].id != id) i++;
   if (i == TENANTS_MAX) { /* one that has nothing here gives its place up */
     for (i = 1; i < TENANTS_MAX && b->tenants[i].sessions; i++) continue;
     if (i == TENANTS_MAX) return 0;
-    b->tenants[i] = (struct tenant){.id = m->tenant};
+    b->tenants[i] = (struct tenant){.id = id};
   }
-  if (i == b->n_tenants) b->tenants[b->n_tenants++] = (struct tenant){.id = m->tenant};
+  if (i == b->n_tenants) b->tenants[b->n_tenants++] = (struct tenant){.id = id};
   struct tenant *t = &b->tenants[i];
-  t->weight = m->weight > 0 ? m->weight : 1;
-  t->priority = m->priority;
+  t->weight = weight > 0 ? weight : 1;
+  t->priority = priority;
   if (t->sessions == 0 && t->share < b->clock)
     t->share = b->clock; /* what it did not use it cannot save up */
   return i;
@@ -323,6 +324,32 @@ static bool make_room(struct foray_batch *b) {
     if (b->sessions[i]->conn == 0 && (!old || b->sessions[i]->touched < old->touched)) old = b->sessions[i];
   if (old) batch_remove(b, old);
   return old != NULL;
+}
+
+static void admit(struct foray_batch *b, struct foray_session *s, uint32_t tenant) {
+  s->tenant = tenant;
+  b->tenants[tenant].sessions++;
+  s->next_id = *id_slot(b, s->id);
+  *id_slot(b, s->id) = s;
+  s->at = b->n_sessions;
+  b->sessions[b->n_sessions++] = s;
+}
+
+enum foray_status foray_batch_restore(struct foray_batch *b, struct foray_journal_session *j,
+                                      struct foray_err *err) {
+  if (b->n_sessions == b->o.sessions_max || find_id(b, j->id))
+    return foray_err_set(err, FORAY_E_LIMIT, "no room for a session of the commit log");
+  struct foray_session *s;
+  enum foray_status st = foray_session_create(b->t, j->request, j->ids, j->n_ids, &s, err);
+  if (st) return st;
+  j->request = NULL; /* taken */
+  s->id = j->id;
+  s->logged = true;
+  memcpy(s->secret_sha256, j->secret_sha256, sizeof s->secret_sha256);
+  s->touched = s->waiting_since = b->o.now(b->o.arg);
+  admit(b, s, tenant_of(b, j->tenant, j->weight, j->priority));
+  b->stats.restored++;
+  return FORAY_OK;
 }
 
 /* Milliseconds after which it is worth to ask again: what is waiting now will be done by then. */
@@ -367,20 +394,27 @@ static void on_open(struct foray_batch *b, struct foray_batch_msg *m, int64_t no
   }
   m->request = NULL; /* taken */
   b->stats.opened++;
-  s->id = b->next_id++;
-  b->o.random(b->o.arg, s->secret, sizeof s->secret);
-  s->touched = s->waiting_since = now;
-  s->tenant = tenant_of(b, m);
-  b->tenants[s->tenant].sessions++;
-  s->next_id = *id_slot(b, s->id);
-  *id_slot(b, s->id) = s;
-  s->at = b->n_sessions;
-  b->sessions[b->n_sessions++] = s;
-  tie(b, s, m->conn, m->session);
-  batch_ready(b, s);
+  s->id = b->next_id++ & INT64_MAX; /* the journal's ids are signed */
   struct foray_batch_msg r = {
       .kind = FORAY_BATCH_OPENED, .conn = m->conn, .session = m->session, .id = s->id};
-  memcpy(r.secret, s->secret, sizeof r.secret);
+  b->o.random(b->o.arg, r.secret, sizeof r.secret);
+  foray_sha256_once(r.secret, sizeof r.secret, s->secret_sha256);
+  s->touched = s->waiting_since = now;
+  admit(b, s, tenant_of(b, m->tenant, m->weight, m->priority));
+  tie(b, s, m->conn, m->session);
+  batch_ready(b, s);
+  if (b->o.journal && !m->unlogged) {
+    struct foray_journal_session j = {.id = s->id,
+                                      .tenant = m->tenant,
+                                      .weight = m->weight,
+                                      .priority = m->priority,
+                                      .request = s->req,
+                                      .ids = m->ids,
+                                      .n_ids = m->n_ids};
+    memcpy(j.secret_sha256, s->secret_sha256, sizeof j.secret_sha256);
+    foray_journal_begin(b->o.journal, &j);
+    s->logged = true;
+  }
   batch_answer(b, r);
   if (s->finish != FORAY_FINISH_NONE) /* the committed prefix had ended already */
     batch_answer(
@@ -390,8 +424,9 @@ static void on_open(struct foray_batch *b, struct foray_batch_msg *m, int64_t no
 
 static void on_resume(struct foray_batch *b, const struct foray_batch_msg *m, int64_t now) {
   struct foray_session *s = find_id(b, m->id);
-  uint8_t diff = 0;
-  for (size_t i = 0; s && i < sizeof s->secret; i++) diff |= s->secret[i] ^ m->secret[i];
+  uint8_t diff = 0, hash[FORAY_SHA256_BYTES];
+  foray_sha256_once(m->secret, sizeof m->secret, hash);
+  for (size_t i = 0; s && i < sizeof hash; i++) diff |= s->secret_sha256[i] ^ hash[i];
   if (!s || diff || m->have > s->n_gen || b->tenants[s->tenant].id != m->tenant) {
     batch_fail(b, m->conn, m->session, false, FORAY_E_NOTFOUND, "no such session on this server", 0);
     return;

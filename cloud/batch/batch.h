@@ -13,21 +13,23 @@
 
 #include "batch/target.h"
 #include "core/hist.h"
+#include "journal/journal.h"
 
 struct foray_batch; /* opaque */
 
 struct foray_batch_opts {
-  uint32_t sessions_max;      /* all together; 0: 1024. The oldest detached one makes room */
-  uint32_t rows_max;          /* logit rows of a pass; 0: 64 */
-  uint32_t tokens_max, slice; /* positions of a pass, prompt slice; 0: 512, 256 */
-  int64_t ttl_ns;             /* of a detached session; 0: 10 min */
-  uint32_t beside;            /* prompt positions of a pass in which others make choices; 0: 64 */
-  uint32_t items_max;         /* sessions of a pass; 0: 1024 */
-  uint32_t backlog_max;       /* prompt tokens waiting to be read; more are refused; 0: 262144 */
-  int32_t prefix_entries;     /* beginnings kept for others of the same tenant; 0: 128; -1: none */
-  int64_t deadline_ns;        /* a session that waits longer goes before those of its class; 0: 0.5 s */
-  int64_t age_ns;             /* waiting so long counts as one priority class; 0: 5 s */
-  int64_t (*now)(void *arg);  /* clock; NULL: the monotonic one */
+  uint32_t sessions_max;         /* all together; 0: 1024. The oldest detached one makes room */
+  uint32_t rows_max;             /* logit rows of a pass; 0: 64 */
+  uint32_t tokens_max, slice;    /* positions of a pass, prompt slice; 0: 512, 256 */
+  int64_t ttl_ns;                /* of a detached session; 0: 10 min */
+  uint32_t beside;               /* prompt positions of a pass in which others make choices; 0: 64 */
+  uint32_t items_max;            /* sessions of a pass; 0: 1024 */
+  uint32_t backlog_max;          /* prompt tokens waiting to be read; more are refused; 0: 262144 */
+  int32_t prefix_entries;        /* beginnings kept for others of the same tenant; 0: 128; -1: none */
+  int64_t deadline_ns;           /* a session that waits longer goes before those of its class; 0: 0.5 s */
+  int64_t age_ns;                /* waiting so long counts as one priority class; 0: 5 s */
+  struct foray_journal *journal; /* commit log, borrowed; NULL: none */
+  int64_t (*now)(void *arg);     /* clock; NULL: the monotonic one */
   void (*random)(void *arg, void *p, size_t n); /* NULL: the system's */
   void (*notify)(void *arg);                    /* results wait (called by the engine thread); may be NULL */
   void *arg;
@@ -68,6 +70,7 @@ struct foray_batch_msg {
   uint32_t *top; /* [k] */
   uint32_t n_logp;
   struct foray_exit_counts exits; /* CLOSE */
+  bool unlogged;                  /* OPEN: nobody can resume it, so the commit log needs not know it */
   uint64_t tenant;                /* OPEN, RESUME: who shares with whom; 0: everybody without a name */
   double weight;                  /* OPEN: share of the tenant where not all fit; 0: 1 */
   uint32_t priority;              /* OPEN: class, 0 first */
@@ -81,6 +84,10 @@ void foray_batch_msg_free(struct foray_batch_msg *m);
 /* target is borrowed. */
 enum foray_status foray_batch_create(const struct foray_target *target, const struct foray_batch_opts *o,
                                      struct foray_batch **out, struct foray_err *err) FORAY_NODISCARD;
+/* Before the first step: a session of an earlier process, as the commit log has it; it waits for RESUME.
+ * Takes j->request (set to NULL) on success. */
+enum foray_status foray_batch_restore(struct foray_batch *b, struct foray_journal_session *j,
+                                      struct foray_err *err) FORAY_NODISCARD;
 void foray_batch_destroy(struct foray_batch *b);
 
 /* Any thread. FORAY_E_NOMEM. */
@@ -98,7 +105,7 @@ void foray_batch_wake(struct foray_batch *b);
 struct foray_batch_stats {
   uint64_t passes, rows, tokens, rounds, stale_rounds, drafted, accepted, generated;
   uint64_t evictions; /* sessions that lost their keys and values to others */
-  uint64_t opened, resumed, refused;
+  uint64_t opened, resumed, refused, restored;
   uint64_t accepted_at[FORAY_PROTO_DRAFT_MAX]; /* rounds whose draft i was accepted */
   uint64_t exit_drafted[FORAY_PROTO_EXITS_MAX], exit_accepted[FORAY_PROTO_EXITS_MAX]; /* edges' own reports */
   uint64_t prefix_queries, prefix_hits; /* prompt tokens looked up, and found */

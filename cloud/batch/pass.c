@@ -52,6 +52,8 @@ static void settle(struct foray_batch *b, struct foray_session *s, const struct 
   struct tenant *t = &b->tenants[s->tenant];
   t->share += (double)(p->feed + p->guesses) / t->weight;
   b->stats.generated += s->n_gen - before;
+  if (s->logged && s->n_gen > before)
+    foray_journal_tokens(b->o.journal, s->id, before, s->tokens + s->n_prompt + before, s->n_gen - before);
   if (!s->kept && s->cached >= s->n_prompt) {
     s->kept = true;
     foray_prefix_keep(b->prefix, t->id, s->tokens, s->n_prompt, s->seq);

@@ -9,6 +9,7 @@
 #define FORAY_BATCH_SESSION_H
 
 #include "batch/target.h"
+#include "core/hash.h"
 
 enum { FORAY_SESSION_GUESS_MAX = FORAY_PROTO_ROUNDS_MAX * FORAY_PROTO_DRAFT_MAX };
 
@@ -19,8 +20,9 @@ struct foray_session_round {
 
 struct foray_session {
   uint64_t id;
-  uint8_t secret[FORAY_SESSION_SECRET_BYTES];
-  uint64_t conn; /* connection that it belongs to; 0: none now */
+  uint8_t secret_sha256[FORAY_SHA256_BYTES]; /* of what RESUME must show */
+  bool logged;                               /* the journal has it */
+  uint64_t conn;                             /* connection that it belongs to; 0: none now */
   uint32_t handle;
   struct foray_gen_request *req; /* owned */
   void *sampler, *seq;           /* owned, of the target */

@@ -58,6 +58,8 @@ void foray_obs_metrics(const struct foray_obs_now *now, struct foray_prom *p) {
   foray_prom_counter(p, "foray:sessions_opened_total", "Sessions opened.", b->opened);
   foray_prom_counter(p, "foray:sessions_resumed_total", "Sessions taken up again after a lost link.",
                      b->resumed);
+  foray_prom_counter(p, "foray:sessions_restored_total", "Sessions taken over from the commit log.",
+                     b->restored);
   foray_prom_counter(p, "foray:sessions_refused_total", "Sessions refused for want of room.", b->refused);
   foray_prom_counter(p, "foray:tokens_committed_total", "Tokens of the target, all sessions.", b->generated);
   foray_prom_counter(p, "foray:passes_total", "Passes of the target.", b->passes);

@@ -15,7 +15,8 @@ enum { DAEMON_PORT = 8700, DAEMON_PATH = 4096 };
 
 struct daemon {
   /* settings: command line over environment over file */
-  const char *config, *model, *host, *unix_path, *isa, *http, *tls_dir, *client_certs, *tokens_path;
+  const char *config, *model, *host, *unix_path, *isa, *http, *tls_dir, *journal_path, *client_certs,
+      *tokens_path;
   int port, fd, threads, ctx, kv_mb, drain, conns, conns_per_address, sessions, rows, tokens_per_pass,
       prefixes;
   bool quiet, insecure;
@@ -26,6 +27,7 @@ struct daemon {
   struct foray_cloudapi *api; /* NULL: no --http */
   struct foray_engine_target *target;
   struct foray_batch *sched;
+  struct foray_journal *journal; /* NULL: none */
   struct foray_cloud_identity id;
   struct foray_tls *tls;       /* NULL: plain */
   struct foray_tokens *tokens; /* NULL: none are asked for */

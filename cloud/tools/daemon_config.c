@@ -28,6 +28,8 @@ void daemon_options(struct daemon *d, struct foray_opt *table) {
       {"client-certs", 0, FORAY_OPT_STR, &d->client_certs, "WHEN",
        "none, optional or required: certificates of our CA (optional)", 0, 0},
       {"tokens", 0, FORAY_OPT_STR, &d->tokens_path, "FILE", "access tokens; see forayd token", 0, 0},
+      {"journal", 0, FORAY_OPT_STR, &d->journal_path, "FILE",
+       "commit log (SQLite): sessions survive a restart; holds prompts and texts as ids", 0, 0},
       {"insecure", 0, FORAY_OPT_FLAG, &d->insecure, NULL,
        "plain TCP, or no authentication, on other addresses than this machine's own", 0, 0},
       {"fd", 0, FORAY_OPT_INT, &d->fd, "N", "serve one inherited, connected stream and end with it", 0,

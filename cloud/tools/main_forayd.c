@@ -42,12 +42,33 @@ static bool progress(void *arg, double done) {
 }
 static void notify(void *arg) { foray_server_notify(((struct daemon *)arg)->server); }
 
+/* What cannot be taken over (another model's ids, no room) is begun anew by its board. */
+static void restore(void *arg, struct foray_journal_session *s) {
+  struct daemon *d = arg;
+  struct foray_err why = {0};
+  const uint32_t vocab = foray_engine_target_vtable(d->target)->vocab;
+  bool known = true;
+  for (uint32_t i = 0; i < s->request->n_prompt; i++) known &= s->request->prompt[i] < vocab;
+  for (uint32_t i = 0; i < s->n_ids; i++) known &= s->ids[i] < vocab;
+  if ((!known || foray_batch_restore(d->sched, s, &why)) && !d->quiet)
+    fprintf(stderr, "forayd: a session of the commit log is not taken over%s%s\n", why.code ? ": " : "",
+            why.msg);
+}
+
 static void *engine_main(void *arg) {
   struct daemon *d = arg;
   struct foray_err err = {0};
   enum foray_status st = foray_engine_target_open(d->model, &d->engine, &d->target, &err);
+  if (st == FORAY_OK && d->journal_path) st = foray_journal_open(d->journal_path, &d->journal, &err);
+  if (st == FORAY_OK && d->journal)
+    st = foray_journal_identity(d->journal, foray_engine_target_info(d->target)->model_sha256, &err);
+  d->batch.journal = d->journal;
   if (st == FORAY_OK)
     st = foray_batch_create(foray_engine_target_vtable(d->target), &d->batch, &d->sched, &err);
+  if (st == FORAY_OK && d->journal) {
+    st = foray_journal_each(d->journal, restore, d, &err);
+    if (st == FORAY_OK) st = foray_journal_start(d->journal, &err);
+  }
   if (st != FORAY_OK) {
     foray_server_post_failed(d->server, &err);
     return NULL;
@@ -156,6 +177,7 @@ static void close_all(struct daemon *d) {
   foray_cloudapi_close(d->api);
   foray_server_close(d->server);
   foray_batch_destroy(d->sched);
+  foray_journal_close(d->journal);
   foray_engine_target_close(d->target);
   daemon_auth_close(d);
 }
