@@ -15,6 +15,7 @@ enum { TEST_BYTES = 4 << 20, TEXT = 512, MIB = 1 << 20 };
 struct listing {
   json_t *json; /* NULL: print lines */
   bool test;
+  const char *spec; /* what to open; NULL: the listed name */
 };
 
 /* What a short test of an open device says. */
@@ -60,7 +61,7 @@ static void on_device(void *arg, const struct foray_dev_info *info, const char *
   struct measured m = {.heap_bytes = info->heap_bytes, .cols = info->cols_max};
   bool usable = !why;
   if (why) snprintf(text, sizeof text, "%s", why);
-  if (usable && l->test) usable = measure(info->name, &m, text);
+  if (usable && l->test) usable = measure(l->spec ? l->spec : info->name, &m, text);
   const size_t driver = strcspn(info->name, ":");
   const char *location = info->name[driver] ? info->name + driver + 1 : "";
   snprintf(hash, sizeof hash, "%016llx", (unsigned long long)info->abi_hash);
@@ -80,14 +81,30 @@ static void on_device(void *arg, const struct foray_dev_info *info, const char *
   if (*text) printf("    %s\n", text);
 }
 
+/* A device by its whole name, as --device takes it. */
+static void one_device(struct listing *l, const char *spec) {
+  struct foray_dev_info info = {.abi_hash = 0};
+  struct foray_dev *d;
+  struct foray_err err = {0};
+  if (foray_dev_open(spec, NULL, &d, &err) == FORAY_OK) {
+    info = *foray_dev_info(d);
+    foray_dev_close(d);
+  }
+  snprintf(info.name, sizeof info.name, "%.31s", spec);
+  l->spec = spec; /* a name may be longer than what info holds */
+  on_device(l, &info, err.code ? err.msg : NULL);
+}
+
 int cmd_devices(int argc, char **argv) {
   bool json = false, quick = false;
+  const char *only = NULL;
   const struct foray_opt opts[] = {
       {"json", 0, FORAY_OPT_FLAG, &json, NULL, "print JSON", 0, 0},
+      {"device", 0, FORAY_OPT_STR, &only, "DEVICE", "only this one, with its detail", 0, 0},
       {"no-test", 0, FORAY_OPT_FLAG, &quick, NULL, "only list: open nothing, measure nothing", 0, 0},
       {0}};
   const struct foray_command cmd = {
-      "foray devices", "[--json] [--no-test]",
+      "foray devices", "[--device DEVICE] [--json] [--no-test]",
       "List the devices that can draft, and what to do about those that cannot.", opts,
       "Each device that seems usable is opened, and 4 MiB are copied to its memory and back: MB/s is up/down "
       "over the\n"
@@ -103,6 +120,9 @@ int cmd_devices(int argc, char **argv) {
   }
   struct listing l = {.json = json ? json_array() : NULL, .test = !quick};
   if (!json) printf("%-18s %-9s %-17s %-10s %-13s %s\n", "DEVICE", "STATE", "ABI", "MEMORY", "MB/s", "ABOUT");
-  foray_dev_list(on_device, &l);
+  if (only)
+    one_device(&l, only);
+  else
+    foray_dev_list(on_device, &l);
   return json ? show_json(l.json) : TOOL_EXIT_OK;
 }
