@@ -1,6 +1,6 @@
-/* Drafts on a device that is chosen by name, verifies in a forayd that runs elsewhere.
+/* Drafts on a device that is chosen by name, verifies in a forayd that may run elsewhere.
  *   cc device.c $(pkg-config --cflags --libs foray) -o device
- *   ./device opencl:0 127.0.0.1:8700 qwen2.5-coder-0.5b-instruct */
+ *   ./device qwen2.5-coder-0.5b-instruct opencl:0 127.0.0.1:8700 */
 #include <foray/generate.h>
 
 #include <stdio.h>
@@ -13,15 +13,16 @@ static bool on_token(void *user, const struct foray_token *t) {
 }
 
 int main(int argc, char **argv) {
-  if (argc < 4) {
-    fprintf(stderr, "usage: %s DEVICE CLOUD MODEL\n", argv[0]);
-    return 2;
-  }
+  const char *model = argc > 1 ? argv[1] : "smollm2-135m-instruct";
+  const char *device = argc > 2 ? argv[2] : "cpu";
+  char own[256]; /* a forayd of its own, where none is named */
+  snprintf(own, sizeof own, "spawn:%s", model);
+
   struct foray_err err = {};
   struct foray_generator_opts options = {};
-  options.device = argv[1];
-  options.cloud = argv[2]; /* HOST:PORT, unix:PATH, or spawn:MODEL for one of its own */
-  options.edge = argv[3];
+  options.edge = model;
+  options.device = device;
+  options.cloud = argc > 3 ? argv[3] : own;
   struct foray_generator *g = NULL;
   if (foray_generator_open(&options, &g, &err)) {
     fprintf(stderr, "%s\n", err.msg); /* names the device and what to do */
@@ -34,8 +35,8 @@ int main(int argc, char **argv) {
   struct foray_result result = {};
   enum foray_status status = foray_generator_run(g, &request, on_token, NULL, &result, &err);
   if (status == FORAY_OK)
-    printf("\n[%u tokens; %u of %u drafts of %s accepted]\n", result.tokens, result.accepted, result.drafted,
-           argv[1]);
+    printf("\n[%u tokens; %u drafts by %s, %u accepted]\n", result.tokens, result.drafted, device,
+           result.accepted);
   else
     fprintf(stderr, "%s\n", err.msg);
   foray_result_deinit(&result);
