@@ -43,22 +43,32 @@ enum { HLS_BEAT = 8 /* words of a unit */ };
 #define FORAY_HLS_PROGRAM FORAY_ABI_PROGRAM_MAX
 #endif
 
-enum { HLS_N = FORAY_HLS_GROUPS * FORAY_ABI_GROUP /* elements of a vector */ };
+enum {
+  HLS_N = FORAY_HLS_GROUPS * FORAY_ABI_GROUP,                             /* elements of a vector */
+  HLS_NORM = HLS_N < FORAY_ABI_NORM_LIMIT ? HLS_N : FORAY_ABI_NORM_LIMIT, /* of RMSNORM */
+};
 
-/* ---- pragmas. HLS_LOCAL: a buffer too large for a processor's stack becomes storage of the thread. ---- */
+/* ---- pragmas. HLS_LOCAL: a buffer too large for a processor's stack becomes storage of the thread.
+ * HLS_CHANNEL: one between two processes of a DATAFLOW region, where a tool wants an automatic variable.
+ * HLS_CHANNEL: one between two processes of a DATAFLOW region, where a tool wants an automatic variable. ----
+ */
 #define HLS_STRING(...) #__VA_ARGS__
 #if defined(__VITIS_HLS__) || defined(__SYNTHESIS__)
 #define HLS_VITIS(...) _Pragma(HLS_STRING(HLS __VA_ARGS__))
 #define HLS_BAMBU(...)
 #define HLS_LOCAL static
+#define HLS_CHANNEL
+#define HLS_CHANNEL
 #elif defined(__BAMBU__)
 #define HLS_VITIS(...)
 #define HLS_BAMBU(...) _Pragma(HLS_STRING(HLS __VA_ARGS__))
 #define HLS_LOCAL      static
+#define HLS_CHANNEL
 #else
 #define HLS_VITIS(...)
 #define HLS_BAMBU(...)
 #define HLS_LOCAL        static __thread
+#define HLS_CHANNEL      static __thread
 #define FORAY_HLS_NATIVE 1
 #endif
 
@@ -74,7 +84,7 @@ enum { HLS_N = FORAY_HLS_GROUPS * FORAY_ABI_GROUP /* elements of a vector */ };
 /* Ports of a function that is synthesised on its own. Vitis reads interface pragmas inside the top function
  * only and Bambu before it, so each op has both lines; a build names its top by -DFORAY_HLS_TOP_<op>. */
 #define HLS_PORT_HEAP                                                                                        \
-  HLS_VITIS(INTERFACE m_axi port = heap bundle = gmem offset = slave depth = 131072 latency =               \
+  HLS_VITIS(INTERFACE m_axi port = heap bundle = gmem offset = slave depth = 131072 latency =                \
                 64 max_read_burst_length = 64 num_read_outstanding = 16 max_write_burst_length = 16)
 #define HLS_PORT_SCRATCH                                                                                     \
   HLS_VITIS(INTERFACE m_axi port = scratch bundle = gmem1 offset = slave depth = 131072 latency = 64)

@@ -72,8 +72,12 @@ void foray_hls_kv_put(foray_word *heap, foray_word *scratch, const uint32_t desc
       int8_t codes[FORAY_ABI_GROUP];
       for (uint32_t w = 0; w < meta; w++) rec[w] = 0;
       for (uint32_t g = 0; g < 2 * groups; g++) {
-        const int32_t *x = g < groups ? k + h * d.head_dim + g * FORAY_ABI_GROUP
-                                      : v + h * d.head_dim + (g - groups) * FORAY_ABI_GROUP;
+        int32_t x[FORAY_ABI_GROUP];
+        for (uint32_t i = 0; i < FORAY_ABI_GROUP; i++) {
+          HLS_PIPELINE
+          uint32_t at = h * d.head_dim + g % groups * FORAY_ABI_GROUP + i;
+          x[i] = g < groups ? k[at] : v[at];
+        }
         rec[g / 4] |= (foray_word)encode(x, g < groups ? ek : ev, codes) << (16 * (g % 4));
         for (uint32_t w = 0; w < 4; w++) {
           foray_word x8 = 0;

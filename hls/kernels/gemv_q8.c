@@ -66,7 +66,7 @@ static void compute(const foray_word *in, uint32_t beats, uint32_t n, const stru
 void hls_q8_block(const foray_word *heap, uint64_t at, uint32_t groups, uint32_t n, const struct hls_act *a,
                   int64_t acc[FORAY_HLS_COLS][FORAY_ABI_ROW_BLOCK]) {
   HLS_DATAFLOW
-  HLS_LOCAL foray_word beats[BEATS * HLS_BEAT];
+  HLS_CHANNEL foray_word beats[BEATS * HLS_BEAT];
   HLS_WIDE(beats, 8)
   uint32_t count = (groups + 3) / 4 + 8 * groups;
   load(heap, at, count, beats);

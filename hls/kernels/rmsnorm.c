@@ -3,10 +3,10 @@
 
 static void normalise(const foray_word *heap, foray_word *scratch, const struct foray_desc_rmsnorm *d,
                       uint32_t col) {
-  HLS_LOCAL int32_t x[FORAY_ABI_NORM_LIMIT];
-  HLS_LOCAL int64_t v[FORAY_ABI_NORM_LIMIT];
-  HLS_LOCAL int16_t m[FORAY_ABI_NORM_LIMIT];
-  HLS_LOCAL uint8_t shift[FORAY_ABI_NORM_LIMIT / FORAY_ABI_GROUP];
+  HLS_LOCAL int32_t x[HLS_NORM];
+  HLS_LOCAL int64_t v[HLS_NORM];
+  HLS_LOCAL int16_t m[HLS_NORM];
+  HLS_LOCAL uint8_t shift[HLS_NORM / FORAY_ABI_GROUP];
   int32_t e = hls_load_y32(scratch, hls_y32_at(d->src, d->n, col), d->n, x);
   uint64_t any = 0;
   for (uint32_t i = 0; i < d->n; i++) {

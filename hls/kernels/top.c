@@ -14,12 +14,20 @@ static struct batch batch_of(uint32_t c0, uint32_t c1, uint32_t pos0) {
   return b;
 }
 
-static void copy(const foray_word *from, foray_word *to, uint32_t words) {
-  HLS_INLINE_OFF
+/* Words between the two memories. */
+static void to_scratch(const foray_word *heap, uint64_t from, foray_word *scratch, uint32_t to,
+                       uint32_t words) {
   for (uint32_t w = 0; w < words; w++) {
     HLS_PIPELINE
     HLS_TRIP(16, 8192)
-    to[w] = from[w];
+    scratch[to + w] = heap[from + w];
+  }
+}
+static void to_heap(const foray_word *scratch, uint32_t from, foray_word *heap, uint64_t to, uint32_t words) {
+  for (uint32_t w = 0; w < words; w++) {
+    HLS_PIPELINE
+    HLS_TRIP(16, 8192)
+    heap[to + w] = scratch[from + w];
   }
 }
 
@@ -86,12 +94,12 @@ static void move_kept(foray_word *heap, foray_word *scratch, struct hls_machine 
   for (uint32_t c = b.c0; c < b.c1; c++) {
     HLS_TRIP(1, 8)
     uint32_t position = b.pos0 + c, from = keep || position == 0 ? position : position - 1;
-    foray_word *slot = heap + (uint64_t)st->keep * HLS_BEAT + (uint64_t)(from % st->keep_slots) * words;
-    foray_word *column = scratch + hls_a16_at(w[1], s->c.prog.width, c);
+    uint64_t slot = (uint64_t)st->keep * HLS_BEAT + (uint64_t)(from % st->keep_slots) * words;
+    uint32_t column = hls_a16_at(w[1], s->c.prog.width, c);
     if (keep)
-      copy(column, slot, words);
+      to_heap(scratch, column, heap, slot, words);
     else
-      copy(slot, column, words);
+      to_scratch(heap, slot, scratch, column, words);
     s->counter[FORAY_COUNTER_RESID_BYTES] += words * sizeof(foray_word);
   }
 }
@@ -143,6 +151,11 @@ static uint32_t run_ops(foray_word *heap, foray_word *scratch, struct hls_machin
 
 /* ---- segments ---- */
 
+/* Where the residual of a position waits for deeper segments. */
+static uint64_t saved(const struct hls_machine *s, uint32_t position, uint32_t words) {
+  return (uint64_t)s->c.state.resid * HLS_BEAT + (uint64_t)(position % s->c.state.resid_slots) * words;
+}
+
 /* One batch through a segment; tokens are set for segment 0. */
 static uint32_t run_batch(foray_word *heap, foray_word *scratch, struct hls_machine *s, uint32_t seg,
                           struct batch b) {
@@ -152,14 +165,14 @@ static uint32_t run_batch(foray_word *heap, foray_word *scratch, struct hls_mach
   HLS_BEGIN(1);
   if (seg > 0)
     for (uint32_t c = b.c0; c < b.c1; c++)
-      copy(heap + (uint64_t)st->resid * HLS_BEAT + (uint64_t)((b.pos0 + c) % st->resid_slots) * words,
-           scratch + hls_y32_at(s->c.prog.resid, s->c.prog.width, c), words);
+      to_scratch(heap, saved(s, b.pos0 + c, words), scratch, hls_y32_at(s->c.prog.resid, s->c.prog.width, c),
+                 words);
   uint32_t e = run_ops(heap, scratch, s, s->c.seg[seg].body, s->c.seg[seg].body_end, seg, UINT32_MAX, b, 0);
   if (e) return e;
   if (seg < last)
     for (uint32_t c = b.c0; c < b.c1; c++)
-      copy(scratch + hls_y32_at(s->c.prog.resid, s->c.prog.width, c),
-           heap + (uint64_t)st->resid * HLS_BEAT + (uint64_t)((b.pos0 + c) % st->resid_slots) * words, words);
+      to_heap(scratch, hls_y32_at(s->c.prog.resid, s->c.prog.width, c), heap, saved(s, b.pos0 + c, words),
+              words);
   s->counter[FORAY_COUNTER_RESID_BYTES] +=
       (uint64_t)((seg > 0) + (seg < last)) * cols * words * sizeof(foray_word);
   s->counter[FORAY_COUNTER_COLUMNS] += cols;

@@ -10,7 +10,7 @@ import tempfile
 
 root = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "..", ".."))
 vitis = os.path.join(root, "hls", "vitis")
-problems, checks = [], 0
+problems, checks, memory = [], 0, {}
 
 
 def need(condition, text):
@@ -138,7 +138,30 @@ def check_kernel(name, function, board, record, macros):
     with tempfile.TemporaryDirectory() as tmp:
         code, _, err = run(["gcc", *flags_tb, "-Wall", "-Wextra", "-Werror", "-O0", "-o", tmp + "/tb", *sources, *bench])
         need(code == 0, f"{what}: the files of kernels.txt do not make a program: {err.strip()[:400]}")
+    if name == "top":
+        check_memory(board, [*flags_tb, *sources, *bench])
     return interface(function, sources, flags, what)
+
+
+def check_memory(board, flags_and_sources):
+    """The arrays of foray_top, as the native compiler lays them out, against the block memories of the board. A tool
+    adds a second copy where it overlaps load and compute, and rounds up to blocks, so some room must be left."""
+    limit = [int(r[1]) for r in rows(os.path.join(vitis, "boards", board + ".board")) if r[0] == "memory_kb"]
+    if not need(len(limit) == 1, f"{board}.board: one row memory_kb"):
+        return 0
+    with tempfile.TemporaryDirectory() as tmp:
+        argv = ["gcc", "-O1", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-o", tmp + "/tb", *flags_and_sources]
+        code, _, err = run(argv)
+        need(code == 0, f"{board}: {err.strip()[:300]}")
+        _, out, _ = run(["nm", "-S", tmp + "/tb"])
+    total = 0
+    for line in out.splitlines():
+        f = line.split()
+        if len(f) == 4 and f[2] in "bBdD" and f[3] not in ("heap", "scratch", "want_heap", "want_scratch", "a", "desc"):
+            total += int(f[1], 16)
+    need(total < limit[0] * 1024 * 3 // 4, f"{board}: foray_top has {total >> 10} KB of arrays, the board {limit[0]} KB of memory blocks")
+    memory[board] = total >> 10
+    return total
 
 
 def registers():
@@ -241,4 +264,6 @@ for p in problems:
     print("hls-dry:", p)
 if problems:
     sys.exit(1)
+for board, kb in memory.items():
+    print(f"hls-dry: {board}: foray_top has {kb} KB of arrays")
 print(f"hls-dry: {checks} checks; every file, port, bundle, argument and macro exists (run with recorders, not with Vitis)")

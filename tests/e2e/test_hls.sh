@@ -32,6 +32,7 @@ mutant "a register that moved" hls/kernels/top.c 's/offset = 0x24/offset = 0x28/
 mutant "memory of a port that is not there" hls/vitis/boards/u250.cfg 's/foray_top_1\.heap/foray_top_1.weights/' "'weights'"
 mutant "an instance that is not there" hls/vitis/boards/kv260.cfg 's/^sp=foray_top_1/sp=foray_top_2/' "foray_top_2"
 mutant "a macro that nothing reads" hls/vitis/boards/kv260.board 's/FORAY_HLS_GROUPS/FORAY_HLS_GROUP/' "nothing reads"
+mutant "more memory than the board has" hls/vitis/boards/kv260.board 's/10240/40960/' "KB of arrays"
 mutant "an object of another name" hls/vitis/hls.tcl 's/function\.xo/kernel.xo/' "v++ links"
 
 # PandA-Bambu: without it the rule says so; with a stand-in that records its command line it is given what exists.

@@ -39,7 +39,7 @@ TEST(random_sessions_equal_ref) {
 
 TEST(broken_descriptors_end_alike) {
   char spec[32];
-  CU_ASSERT_TRUE_FATAL(on_each_isa(spec, sizeof spec, foray_cpu_isa()));
+  CU_ASSERT_TRUE_FATAL(on_each_isa(spec, sizeof spec, (int)foray_cpu_isa()));
   broken_descriptors(spec, 8, 300);
   broken_descriptors("hls", 8, 300);
 }
