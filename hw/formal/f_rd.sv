@@ -9,7 +9,7 @@ module f_rd (
 );
   localparam int unsigned PortW = 256;
   logic idle, error, progress;
-  logic [6:0] units, gnt_units;
+  logic [6:0] taken, gnt_units;
   logic [3:0] gnt;
   logic word_valid;
   logic [1:0] word_client;
@@ -25,7 +25,7 @@ module f_rd (
       .StripeUnits(2),
       .PortUnits(4)
   ) u_dut (
-      .clk_i, .rst_ni, .abort_i(1'b0), .idle_o(idle), .error_o(error), .progress_o(progress), .units_o(units), .req_valid_i, .req_unit_i,
+      .clk_i, .rst_ni, .abort_i(1'b0), .idle_o(idle), .error_o(error), .progress_o(progress), .units_o(taken), .req_valid_i, .req_unit_i,
       .req_units_i, .gnt_o(gnt), .gnt_units_o(gnt_units), .word_valid_o(word_valid), .word_client_o(word_client), .word_o(word),
       .arvalid_o(arvalid), .arready_i(arready), .araddr_o(araddr), .arlen_o(arlen), .rvalid_i(rvalid), .rready_o(rready),
       .rdata_i(rdata), .rresp_i('0)
@@ -53,7 +53,7 @@ module f_rd (
     always_comb if (req_valid_i[c]) assume (req_units_i[c] != 16'd0 && req_unit_i[c] < 58'd1024);
   end
 
-  // Grants in order: client, first unit, units. Words are compared with the head.
+  // Grants in order: client, first unit, taken. Words are compared with the head.
   logic [1:0] cl[16];
   logic [57:0] un[16];
   logic [6:0] ct[16];

@@ -71,7 +71,8 @@ module f_wr (
       end
       if (wvalid) begin
         assert (last_q != taken_q && wlast == (beat_q == 3'(Beats - 1)));
-        if (last_q == which) assert (beat_q[0] ? wdata == data_q[511:256] && wstrb == strb_q[63:32] : wdata == data_q[255:0] && wstrb == strb_q[31:0]);
+        if (last_q == which)
+          assert (beat_q[0] ? wdata == data_q[511:256] && wstrb == strb_q[63:32] : wdata == data_q[255:0] && wstrb == strb_q[31:0]);
       end
       if (idle) assert (taken_q == aw_q && taken_q == last_q && taken_q == b_q);
       if (abort_i) assert (!ready);

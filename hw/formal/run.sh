@@ -5,9 +5,7 @@ set -u
 cd "$(dirname "$0")/../.."
 out=$PWD/build/formal venv=$PWD/build/venv-formal
 mkdir -p "$out"
-if [ ! -x "$venv/bin/yowasp-sby" ] || [ ! -x "$venv/bin/yices-smt2" ]; then
-  python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check --require-hashes -r hw/formal/requirements.txt || exit 1
-fi
+bash hw/formal/venv.sh || exit 1
 export PATH="$venv/bin:$PATH"
 
 pkg='hw/gen/foray_abi_pkg.sv hw/rtl/foray_pkg.sv'

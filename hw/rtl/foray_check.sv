@@ -294,8 +294,8 @@ module foray_check #(
   assign one_units = op == foray_abi_pkg::OP_ROPE ? 32'(head_dim) >> 4 : vec_n >> 4;
   assign granules = 6'(head_dim >> 3) + (head_dim > 16'd128 ? 6'd2 : 6'd1);
 
-  function automatic logic heap_ok(input logic [31:0] unit, input logic [47:0] units, input logic [31:0] all);
-    heap_ok = unit != '0 && 49'(unit) + 49'(units) <= 49'(all);
+  function automatic logic heap_ok(input logic [31:0] unit, input logic [47:0] n, input logic [31:0] all);
+    heap_ok = unit != '0 && 49'(unit) + 49'(n) <= 49'(all);
   endfunction
 
   always_ff @(posedge clk_i) begin

@@ -72,8 +72,8 @@ module foray_load #(
   } state_e;
   state_e state_q;
 
-  function automatic logic heap_ok(input logic [31:0] unit, input logic [47:0] units, input logic [31:0] all);
-    heap_ok = unit != '0 && 49'(unit) + 49'(units) <= 49'(all);
+  function automatic logic heap_ok(input logic [31:0] unit, input logic [47:0] n, input logic [31:0] all);
+    heap_ok = unit != '0 && 49'(unit) + 49'(n) <= 49'(all);
   endfunction
 
   // ---- records ----

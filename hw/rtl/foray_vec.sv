@@ -92,14 +92,14 @@ module foray_vec (
           (hd32[3] ? heads << 3 : 12'd0);
     endcase
   end
-  logic [12:0] units;
-  assign units = {groups_q, 1'b0};
+  logic [12:0] n_units;
+  assign n_units = {groups_q, 1'b0};
 
   // ---- addresses of the present column
   logic [19:0] a_q, b_q, dst_q, stride_y, stride_a;
   logic [3:0] col_q;
   logic step;  // to the next column
-  assign stride_y = {7'd0, units} + 20'd1;
+  assign stride_y = {7'd0, n_units} + 20'd1;
   assign stride_a = {8'd0, groups_q} + {14'd0, groups_q[11:6]} + {19'd0, groups_q[5:0] != 6'd0} + 20'd1;
   assign step = (st_q == V_SKIP && col_q != cmd_i.c0) || st_q == V_NEXT;
 
@@ -169,9 +169,9 @@ module foray_vec (
     endcase
     fr_sh2 = below_b > 17'sd32 ? 6'd63 : 6'd31 + below_b[5:0];
     unique case (st_q)
-      V_BITS, V_NORM: fr_read = rd_q != {1'b0, units};
-      V_SQUARE: fr_read = rd_q != {1'b0, units} && !odd_q;
-      V_SUM: fr_read = rd_q != {units, 1'b0};
+      V_BITS, V_NORM: fr_read = rd_q != {1'b0, n_units};
+      V_SQUARE: fr_read = rd_q != {1'b0, n_units} && !odd_q;
+      V_SUM: fr_read = rd_q != {n_units, 1'b0};
       default: fr_read = 1'b0;
     endcase
   end
@@ -290,7 +290,7 @@ module foray_vec (
 
   assign two = silu || (rope && neox);
   assign fetching = st_q == V_LANES || st_q == V_ROTATE;
-  assign total = rope && neox ? {1'b0, groups_q} : units;
+  assign total = rope && neox ? {1'b0, groups_q} : n_units;
   assign j_last = neox ? hd32 - 4'd1 : {hd32[2:0], 1'b0} - 4'd1;
   assign sub_last = rope && neox ? 3'd7 : 3'd3;
   assign load = next_full_q && (!cur_full_q || sub_q == sub_last);
@@ -644,12 +644,12 @@ module foray_vec (
         endcase
       end
       V_MANT: if (ax_valid_i) st_d = V_ROW;
-      V_BITS: if (wr_q == units) st_d = V_SQUARE;
-      V_SQUARE: if (wr_q == units) st_d = V_FACTOR;
+      V_BITS: if (wr_q == n_units) st_d = V_SQUARE;
+      V_SQUARE: if (wr_q == n_units) st_d = V_FACTOR;
       V_FACTOR: if (norm_done) st_d = V_LANES;
       V_ANGLE: if (trig_done) st_d = V_ROTATE;
-      V_SUM, V_ROW: if (wr_q == units) st_d = bits_d == 6'd30 || bits_d == 6'd0 ? V_EXP : V_NORM;
-      V_NORM: if (wr_q == units) st_d = V_EXP;
+      V_SUM, V_ROW: if (wr_q == n_units) st_d = bits_d == 6'd30 || bits_d == 6'd0 ? V_EXP : V_NORM;
+      V_NORM: if (wr_q == n_units) st_d = V_EXP;
       V_ROTATE: if (wr_q == total && !y_due_q) st_d = V_EXP;
       V_LANES: if (wr_q == {1'b0, groups_q} && !sb_due_q) st_d = V_FIXB;
       V_FIXB: st_d = V_FIXB2;
