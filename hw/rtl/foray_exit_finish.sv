@@ -454,7 +454,7 @@ module foray_exit_finish (
         I_ST: begin
           if (imm == DST_EXIT_SCORE) exit_ge0_o <= !a[63];
           else if (imm == DST_STOP_SCORE) stop_lt0_o <= a[63];
-          else words_q[32*imm[3:0]-96+:32] <= a[31:0];
+          for (int unsigned w = 3; w < 12; w++) if (imm == 33'(w)) words_q[32*(w-3)+:32] <= a[31:0];
         end
         I_LOG2: begin
           if (cnt_q == 6'd0) lead_q <= 6'(bl - 7'd1);

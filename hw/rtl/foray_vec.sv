@@ -499,12 +499,14 @@ module foray_vec (
   end
   always_ff @(posedge clk_i) begin
     if (st_q == V_LANES && gr_valid) begin
-      sb_q[8*sb_at+:8] <= {2'd0, gr_bits};
+      for (int unsigned k = 0; k < 64; k++) if (sb_at == 6'(k)) sb_q[8*k+:8] <= {2'd0, gr_bits};
       if (gr_bits > top_q) top_q <= gr_bits;
     end else if (st_q == V_FIXB2) sb_q <= sp_rdata_i;
     if (st_q == V_HEAD) top_q <= 6'd0;
     if (st_q == V_FIXB2) ns_q <= '0;
-    else if (fv_q[1]) ns_q[8*fx_k_q+:8] <= {4'd0, fx_shift};
+    else if (fv_q[1]) begin
+      for (int unsigned k = 0; k < 64; k++) if (fx_k_q == 6'(k)) ns_q[8*k+:4] <= fx_shift;
+    end
     fx_k_q <= fx_rd_q[5:0];
     if (st_q == V_HEAD) begin
       blk_q   <= 6'd0;
