@@ -4,10 +4,12 @@
  * first and last blocks of the cloud model are tuned on the device inside the cut model, and plugged back. */
 #include "cotune/algos.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/err.h"
+#include "cotune/secagg.h"
 
 static struct foray_learner *proxy_of(struct foray_fed *f) { return f->model[f->proxy].l; }
 
@@ -76,6 +78,54 @@ static enum foray_status send_up(struct foray_fed *f, int k, const float *start,
   return st;
 }
 
+/* The same for all devices of a round at once, under masks: what crosses is masked fixed point, and the
+ * server takes the masks off the sum. Values are the weighted changes; a change beyond the range of the fixed
+ * point is cut to it. */
+static enum foray_status send_up_masked(struct foray_fed *f, const int *who, int n, float *const *start,
+                                        int total, float *sum, struct foray_err *err) {
+  struct foray_learner *l = proxy_of(f);
+  struct foray_secagg_device *d = calloc((size_t)n, sizeof *d);
+  struct foray_secagg_share(*answer)[FORAY_SECAGG_DEVICES] = calloc((size_t)n, sizeof *answer);
+  uint8_t public[FORAY_SECAGG_DEVICES][FORAY_SECAGG_SECRET] = {{0}};
+  bool all[FORAY_SECAGG_DEVICES];
+  int threshold = n / 2 + 1;
+  wear_server(f);
+  size_t count = foray_params_count(l->net);
+  float *v = malloc(count * sizeof *v);
+  uint32_t *masked = malloc(count * sizeof *masked), *acc = calloc(count, sizeof *acc);
+  enum foray_status st = d && answer && v && masked && acc
+                             ? FORAY_OK
+                             : foray_err_set(err, FORAY_E_NOMEM, "secure sum: out of memory");
+  for (int i = 0; !st && i < n; i++) {
+    st = foray_secagg_open(&d[i], i, n, threshold, err);
+    memcpy(public[i], d[i].mask_public, FORAY_SECAGG_SECRET);
+    all[i] = true;
+  }
+  for (int i = 0; !st && i < n; i++) { /* keys and shares go through the server; then the masked values */
+    struct foray_secagg_share key[FORAY_SECAGG_DEVICES], seed[FORAY_SECAGG_DEVICES];
+    uint64_t setup = FORAY_SECAGG_SECRET + 2 * sizeof *key * (uint64_t)(n - 1);
+    st = foray_secagg_split(&d[i], key, seed, err);
+    for (int h = 0; !st && h < n; h++) answer[h][i] = seed[h];
+    foray_wire_count(&f->wire, true, setup + sizeof *key * (uint64_t)n); /* the answers too */
+    foray_wire_count(&f->wire, false, (uint64_t)(n - 1) * (FORAY_SECAGG_SECRET + 2 * sizeof *key));
+    wear(f, &f->device[who[i]], true);
+    foray_params_get(l->net, v);
+    double w = total ? (double)f->device[who[i]].share.n / total : 0;
+    for (size_t k = 0; k < count; k++) {
+      float x = (float)(w * ((double)v[k] - (double)start[i][k]));
+      v[k] = fmaxf(-FORAY_SECAGG_RANGE, fminf(FORAY_SECAGG_RANGE, x));
+    }
+    if (!st) st = foray_secagg_mask(&d[i], public, v, count, masked, err);
+    for (size_t k = 0; !st && k < count; k++) acc[k] += masked[k];
+    if (f->wire.log && !st) fwrite(masked, sizeof *masked, count, f->wire.log);
+    foray_wire_count(&f->wire, true, FORAY_WIRE_HEADER + sizeof *masked * count);
+  }
+  if (!st) st = foray_secagg_unmask(n, threshold, all, all, answer, public, acc, count, v, err);
+  if (!st) foray_fed_add(sum, v, count, 1);
+  free(d), free(answer), free(v), free(masked), free(acc);
+  return st;
+}
+
 /* Device side of a round. */
 static enum foray_status device_round(struct foray_fed *f, int k, int percent, bool dst,
                                       struct foray_err *err) {
@@ -112,28 +162,34 @@ static enum foray_status device_round(struct foray_fed *f, int k, int percent, b
 static enum foray_status proxy_round(struct foray_fed *f, const int *who, const int *percent, int n,
                                      bool full, struct foray_err *err) {
   struct foray_learner *l = proxy_of(f);
+  bool masked =
+      f->c->secure && n >= 2; /* one device alone has nobody to hide behind, and sends nothing then */
   int total = 0;
   wear_server(f);
   size_t count = foray_params_count(l->net);
-  float *start = malloc(count * sizeof *start), *delta = malloc(count * sizeof *delta),
+  float *start[FORAY_FED_DEVICES] = {NULL}, *delta = malloc(count * sizeof *delta),
         *sum = malloc(count * sizeof *sum);
-  enum foray_status st =
-      start && delta && sum ? FORAY_OK : foray_err_set(err, FORAY_E_NOMEM, "round: out of memory");
+  enum foray_status st = delta && sum ? FORAY_OK : foray_err_set(err, FORAY_E_NOMEM, "round: out of memory");
   for (int i = 0; i < n; i++) total += f->device[who[i]].share.n;
   if (!st) foray_params_get(l->net, sum);
   for (int i = 0; !st && i < n; i++) {
     if (f->round == 0) foray_wire_count(&f->wire, false, f->proxy_bytes); /* the core goes down once */
-    st = send_down(f, who[i], start, err);
+    if (!(start[i] = malloc(count * sizeof *start[i])))
+      st = foray_err_set(err, FORAY_E_NOMEM, "round: out of memory");
+    if (!st) st = send_down(f, who[i], start[i], err);
     if (!st) st = device_round(f, who[i], percent[i], full, err);
-    if (!st)
-      st = send_up(f, who[i], start, delta, sum, total ? (double)f->device[who[i]].share.n / total : 0, err);
+    if (!st && !f->c->secure)
+      st = send_up(f, who[i], start[i], delta, sum, total ? (double)f->device[who[i]].share.n / total : 0,
+                   err);
   }
+  if (!st && masked) st = send_up_masked(f, who, n, start, total, sum, err);
   if (!st) {
     wear_server(f);
     foray_params_set(l->net, sum);
     st = foray_slot_take(&f->pi, l, err);
   }
-  free(start), free(delta), free(sum);
+  for (int i = 0; i < n; i++) free(start[i]);
+  free(delta), free(sum);
   return st;
 }
 

@@ -246,6 +246,7 @@ static void all(struct reader *r, struct foray_fed_config *c) {
   number(r, "federation", "participation", &c->participation, 0.01, 1);
   number(r, "federation", "straggler", &c->straggler, 0, 1);
   number(r, "federation", "dropout", &c->dropout, 0, 0.99);
+  boolean(r, "privacy", "secure", &c->secure);
   integer(r, "eval", "max_new", &c->max_new, 1, 4096);
   integer(r, "eval", "every", &c->eval_every, 0, 1000);
   json_t *a = take(r, "compare", "algorithms"), *s = take(r, "compare", "seeds");

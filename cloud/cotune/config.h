@@ -47,6 +47,8 @@ struct foray_fed_config {
   /* [federation] */
   double participation, straggler,
       dropout; /* shares: asked each round; doing half the steps; never answering */
+  /* [privacy] */
+  bool secure; /* proxy deltas cross under pairwise masks: the server learns their weighted sum alone */
   /* [eval] */
   int max_new, eval_every;
   /* [compare] */

@@ -11,6 +11,7 @@
 #include "cotune/algos.h"
 #include "cotune/compare.h"
 #include "cotune/dpm.h"
+#include "cotune/privacy.h"
 #include "tune.h"
 #include "train/adapter.h"
 
@@ -195,7 +196,11 @@ static int cmd_dst(int argc, char **argv, const volatile sig_atomic_t *stop) {
   int64_t seed = 1;
   double lr = 2e-4, alpha = 2, drop = 0, decay = 0;
   bool json = false, plain = false, checkpoint = false, dry = false;
+  struct foray_dp dp = {.clip = 0, .noise = 1};
   const struct foray_opt opts[] = {
+      {"dp-clip", 0, FORAY_OPT_DOUBLE, &dp.clip, "C",
+       "private steps: bound of each example's gradient (0: not private)", 0, 1e6},
+      {"dp-noise", 0, FORAY_OPT_DOUBLE, &dp.noise, "S", "deviation of the noise, in bounds", 0, 1e6},
       {"data", 'd', FORAY_OPT_LIST, &data, "FILE",
        "JSON lines with prompt and completion; may be given many times", 0, 0},
       {"out", 'o', FORAY_OPT_STR, &out, "DIR", "adapter, checkpoint, curve (default: NAME.dst)", 0, 0},
@@ -290,15 +295,26 @@ static int cmd_dst(int argc, char **argv, const volatile sig_atomic_t *stop) {
   struct foray_loss_how how = {.ce = 1, .lm = {FORAY_DIV_KL, 0, 1, true, false}};
   while (!st && l->optim.step < steps && !*stop) {
     const struct foray_enc *pick[1024];
-    int index[1024];
+    int index[1024], n = batch;
     struct foray_lm_sums sums = {0};
-    foray_fed_next(&e.all, &cur, (uint64_t)seed, 1, batch, index);
-    for (int i = 0; i < batch; i++) pick[i] = &e.enc[index[i]];
-    st = foray_learner_load(l, pick, batch, true, &err);
-    if (!st) st = foray_learner_loss(l, &how, NULL, NULL, true, &sums, NULL, &err);
+    double norm = 0, value = 0;
+    if (dp.clip > 0) {
+      dp.seed = (uint64_t)seed, dp.step = (uint64_t)l->optim.step;
+      n = foray_dp_sample(&dp, e.all.n, (double)batch / e.all.n, index, 1024);
+      for (int i = 0; i < n; i++) index[i] = e.all.index[index[i]];
+    } else {
+      foray_fed_next(&e.all, &cur, (uint64_t)seed, 1, batch, index);
+    }
+    for (int i = 0; i < n; i++) pick[i] = &e.enc[index[i]], tokens += (uint64_t)e.enc[index[i]].n;
+    if (dp.clip > 0) {
+      st = foray_dp_step(&dp, l, pick, n, batch, &value, &err);
+    } else {
+      st = foray_learner_load(l, pick, n, true, &err);
+      if (!st) st = foray_learner_loss(l, &how, NULL, NULL, true, &sums, NULL, &err);
+      if (!st) norm = foray_learner_update(l), value = sums.ce / sums.ce_weight;
+    }
     if (st) break;
-    tokens += (uint64_t)l->m;
-    double norm = foray_learner_update(l), s = foray_clock_s() - t0, value = sums.ce / sums.ce_weight;
+    double s = foray_clock_s() - t0;
     int at = l->optim.step;
     if (loss) loss[at - 1] = (float)value;
     if (json)
@@ -324,6 +340,12 @@ static int cmd_dst(int argc, char **argv, const volatile sig_atomic_t *stop) {
                          l->optim.step, steps);
   }
   if (!st) st = save_adapter(l, out, &err);
+  if (!st && dp.clip > 0) {
+    double delta = 1.0 / e.all.n, q = (double)batch / e.all.n;
+    fprintf(log, "private: epsilon %.3f at delta %.2g (%d steps, rate %.4f, noise %.3g)\n",
+            foray_dp_epsilon(q < 1 ? q : 1, dp.noise, (uint64_t)steps, delta, NULL), delta, steps, q,
+            dp.noise);
+  }
   if (!st && loss && first == 0) curve(out, loss, steps);
 done:
   encs_close(&e);

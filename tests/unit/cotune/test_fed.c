@@ -164,6 +164,25 @@ TEST(devices_learn_and_the_cloud_with_them) {
   tear_down("");
 }
 
+/* Under masks the result differs from the open one by rounding alone (fixed point against bf16). */
+TEST(masked_sums_give_the_same_run) {
+  set_up();
+  struct foray_fed_config c;
+  struct foray_fed_result open, hidden, again;
+  config(&c, "coplm", "w0", "");
+  free(run(&c, 2, NULL, &open));
+  config(&c, "coplm", "w1", "[privacy]\nsecure = true\n");
+  free(run(&c, 2, NULL, &hidden));
+  config(&c, "coplm", "w2", "[privacy]\nsecure = true\n");
+  free(run(&c, 1, NULL, &again));
+  CU_ASSERT(hidden.up > open.up);
+  CU_ASSERT(hidden.mean.perplexity == again.mean.perplexity); /* other masks, same sum */
+  for (int k = 0; k < 3; k++)
+    CU_ASSERT(fabs(hidden.device[k].perplexity / open.device[k].perplexity - 1) < 0.01);
+  CU_ASSERT(fabs(hidden.cloud.perplexity / open.cloud.perplexity - 1) < 0.01);
+  tear_down("");
+}
+
 TEST(lost_and_late_devices) {
   set_up();
   struct foray_fed_config c;
