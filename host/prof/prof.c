@@ -51,6 +51,59 @@ static const char *exit_name(const struct walk *w, uint32_t op) {
   }
 }
 
+/* Multiplications and bytes, as the device contract counts them (host/dev/program.c). */
+static void set_work(const uint32_t *d, struct prof_part *p) {
+  union {
+    struct foray_desc_gemv gemv;
+    struct foray_desc_head head;
+    struct foray_desc_attn attn;
+    struct foray_desc_kv_put put;
+    struct foray_desc_embed embed;
+    struct foray_desc_rmsnorm norm;
+    struct foray_desc_rope rope;
+  } u;
+  struct foray_dev_matrix m;
+  p->bytes_call[PROF_REST] = FORAY_ABI_UNIT; /* the descriptor */
+  switch (p->op) {
+  case FORAY_OP_GEMV:
+    foray_desc_gemv_unpack(d, &u.gemv);
+    p->macs_column = (uint64_t)u.gemv.rows * u.gemv.cols;
+    if (foray_dev_matrix_of(u.gemv.qtype, u.gemv.rows, u.gemv.cols, false, &m))
+      p->bytes_call[PROF_WEIGHTS] = m.bytes;
+    if (u.gemv.flags & FORAY_DF_BIAS) p->bytes_call[PROF_VECTORS] = 4 * (uint64_t)((u.gemv.rows + 15) & ~15u);
+    break;
+  case FORAY_OP_HEAD:
+    foray_desc_head_unpack(d, &u.head);
+    p->macs_column = (uint64_t)u.head.used * u.head.cols;
+    if (foray_dev_matrix_of(u.head.qtype, u.head.rows, u.head.cols, false, &m))
+      p->bytes_call[PROF_WEIGHTS] = (u.head.used + 15) / 16 * (m.block_bytes + 32);
+    if (u.head.ids) p->bytes_call[PROF_VECTORS] = 4 * (uint64_t)u.head.used;
+    break;
+  case FORAY_OP_ATTN:
+    foray_desc_attn_unpack(d, &u.attn);
+    p->macs_position = 2 * (uint64_t)u.attn.heads * u.attn.head_dim;
+    p->kv_position = (uint64_t)foray_dev_kv_record(u.attn.head_dim) * u.attn.kv_heads;
+    break;
+  case FORAY_OP_KV_PUT:
+    foray_desc_kv_put_unpack(d, &u.put);
+    p->bytes_column[PROF_KV] = (uint64_t)foray_dev_kv_record(u.put.head_dim) * u.put.heads;
+    break;
+  case FORAY_OP_EMBED:
+    foray_desc_embed_unpack(d, &u.embed);
+    p->bytes_column[PROF_VECTORS] = u.embed.cols + u.embed.cols / 32 + 2;
+    break;
+  case FORAY_OP_RMSNORM:
+    foray_desc_rmsnorm_unpack(d, &u.norm);
+    p->bytes_call[PROF_VECTORS] = 4 * (uint64_t)u.norm.n;
+    break;
+  case FORAY_OP_ROPE:
+    foray_desc_rope_unpack(d, &u.rope);
+    p->bytes_call[PROF_VECTORS] = 4 * (uint64_t)u.rope.head_dim;
+    break;
+  default: break;
+  }
+}
+
 static void name_part(const uint32_t *d, struct walk *w, struct prof_part *p) {
   uint32_t op = d[0] & 0xff;
   p->op = (uint8_t)op;
@@ -65,24 +118,7 @@ static void name_part(const uint32_t *d, struct walk *w, struct prof_part *p) {
   p->layer = (int16_t)(w->exit >= 0 ? -1 : op == FORAY_OP_EMBED ? -1 : w->layer);
   p->exit = (int16_t)w->exit;
   if (op == FORAY_OP_EXIT) w->exit = -1;
-  struct foray_desc_gemv g;
-  struct foray_desc_head h;
-  struct foray_desc_attn a;
-  switch (op) {
-  case FORAY_OP_GEMV:
-    foray_desc_gemv_unpack(d, &g);
-    p->macs_column = (uint64_t)g.rows * g.cols;
-    break;
-  case FORAY_OP_HEAD:
-    foray_desc_head_unpack(d, &h);
-    p->macs_column = (uint64_t)h.used * h.cols;
-    break;
-  case FORAY_OP_ATTN:
-    foray_desc_attn_unpack(d, &a);
-    p->macs_position = 2 * (uint64_t)a.heads * a.head_dim;
-    break;
-  default: break;
-  }
+  set_work(d, p);
 }
 
 enum foray_status foray_prof_open(const uint32_t (*desc)[FORAY_ABI_DESC_WORDS], uint32_t n_desc, bool ns,
@@ -127,6 +163,19 @@ const char *prof_engine_name(int engine) {
 
 /* ---- events ---- */
 
+/* What an event's counters say; for an op whose device leaves them 0, what the op has to move. */
+static void bytes_of(const struct foray_prof *p, const struct foray_trace_event *e, uint64_t to[PROF_BYTES]) {
+  const uint64_t *c = e->counter;
+  to[PROF_WEIGHTS] = c[FORAY_COUNTER_WEIGHT_BYTES];
+  to[PROF_KV] = c[FORAY_COUNTER_KV_READ_BYTES] + c[FORAY_COUNTER_KV_WRITE_BYTES];
+  to[PROF_VECTORS] = c[FORAY_COUNTER_VECTOR_BYTES] + c[FORAY_COUNTER_EMBED_BYTES];
+  to[PROF_REST] = c[FORAY_COUNTER_RESID_BYTES] + c[FORAY_COUNTER_DESC_BYTES];
+  if (e->kind != FORAY_TRACE_OP || e->desc >= p->n || c[FORAY_COUNTER_OPS]) return;
+  const struct prof_part *part = &p->part[e->desc];
+  for (int k = 0; k < PROF_BYTES; k++) to[k] = part->bytes_call[k] + part->bytes_column[k] * e->columns;
+  to[PROF_KV] += part->kv_position * ((uint64_t)e->position + e->columns);
+}
+
 static void keep(struct foray_prof *p, const struct foray_trace_event *e) {
   if (p->n_events == p->cap_events) {
     size_t cap = p->cap_events ? 2 * p->cap_events : 4096;
@@ -139,14 +188,10 @@ static void keep(struct foray_prof *p, const struct foray_trace_event *e) {
     p->events = more;
     p->cap_events = cap;
   }
-  const uint64_t *c = e->counter;
-  p->events[p->n_events++] = (struct prof_event){
+  struct prof_event *to = &p->events[p->n_events++];
+  *to = (struct prof_event){
       .begin = e->begin,
       .end = e->end,
-      .bytes = {c[FORAY_COUNTER_WEIGHT_BYTES],
-                c[FORAY_COUNTER_KV_READ_BYTES] + c[FORAY_COUNTER_KV_WRITE_BYTES],
-                c[FORAY_COUNTER_VECTOR_BYTES] + c[FORAY_COUNTER_EMBED_BYTES],
-                c[FORAY_COUNTER_RESID_BYTES] + c[FORAY_COUNTER_DESC_BYTES]},
       .desc = e->desc,
       .position = e->position,
       .token = e->ring ? e->ring->token : 0,
@@ -157,12 +202,13 @@ static void keep(struct foray_prof *p, const struct foray_trace_event *e) {
       .columns = (uint8_t)(e->columns > 255 ? 255 : e->columns),
       .segment = (uint8_t)e->segment,
   };
+  bytes_of(p, e, to->bytes);
 }
 
-static uint64_t all_bytes(const uint64_t *c) {
-  return c[FORAY_COUNTER_WEIGHT_BYTES] + c[FORAY_COUNTER_EMBED_BYTES] + c[FORAY_COUNTER_VECTOR_BYTES] +
-         c[FORAY_COUNTER_KV_READ_BYTES] + c[FORAY_COUNTER_KV_WRITE_BYTES] + c[FORAY_COUNTER_RESID_BYTES] +
-         c[FORAY_COUNTER_DESC_BYTES];
+static uint64_t all_bytes(const struct foray_prof *p, const struct foray_trace_event *e) {
+  uint64_t bytes[PROF_BYTES];
+  bytes_of(p, e, bytes);
+  return bytes[PROF_WEIGHTS] + bytes[PROF_KV] + bytes[PROF_VECTORS] + bytes[PROF_REST];
 }
 
 static void on_op(struct foray_prof *p, const struct foray_trace_event *e) {
@@ -177,7 +223,7 @@ static void on_op(struct foray_prof *p, const struct foray_trace_event *e) {
   s->calls++;
   s->columns += e->columns;
   s->time += took;
-  s->bytes += all_bytes(e->counter);
+  s->bytes += all_bytes(p, e);
   s->macs += part->macs_column * e->columns + part->macs_position * positions;
   s->busy += mine->busy, s->starved += mine->starved, s->blocked += mine->blocked;
   s->row_misses += e->row_misses, s->beats += e->beats;
@@ -222,7 +268,7 @@ void foray_prof_event(void *arg, const struct foray_trace_event *e) {
   case FORAY_TRACE_RUN:
     p->runs.calls++;
     p->runs.time += e->end - e->begin;
-    p->runs.bytes += all_bytes(e->counter);
+    p->runs.bytes += all_bytes(p, e);
     p->runs.row_misses += e->row_misses, p->runs.beats += e->beats;
     for (int i = 0; i < FORAY_COUNTER_COUNT; i++) p->counter[i] += e->counter[i];
     for (int i = 0; i < FORAY_ENGINE_COUNT; i++) {
@@ -235,4 +281,15 @@ void foray_prof_event(void *arg, const struct foray_trace_event *e) {
   case FORAY_TRACE_SPAN: break;
   }
   keep(p, e);
+}
+
+void foray_prof_totals(struct foray_prof *p, const uint64_t counter[FORAY_COUNTER_COUNT]) {
+  struct foray_trace_event e = {
+      .kind = FORAY_TRACE_RUN, .desc = UINT32_MAX, .segment = UINT32_MAX, .exit = UINT32_MAX};
+  if (p->runs.calls) return;
+  memcpy(e.counter, counter, sizeof e.counter);
+  if (p->n_events) e.begin = p->events[0].begin;
+  e.end = e.begin + counter[FORAY_COUNTER_BUSY];
+  foray_prof_event(p, &e);
+  p->runs.calls = counter[FORAY_COUNTER_RUNS];
 }

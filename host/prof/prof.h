@@ -36,6 +36,10 @@ void foray_prof_close(struct foray_prof *p); /* NULL is allowed */
 /* For foray_dev_trace: arg is the struct foray_prof. */
 void foray_prof_event(void *arg, const struct foray_trace_event *e);
 
+/* By how much each counter of the device rose meanwhile. For devices that tell no RUNs these are the totals,
+ * and BUSY the time; else nothing happens. Before the report. */
+void foray_prof_totals(struct foray_prof *p, const uint64_t counter[FORAY_COUNTER_COUNT]);
+
 struct foray_prof_meta {
   const char *device, *model;
   uint32_t prompt_tokens;

@@ -7,18 +7,20 @@
 enum { PROF_NAME = 24 };
 
 /* What a descriptor is in the model. */
+enum prof_bytes { PROF_WEIGHTS, PROF_KV, PROF_VECTORS, PROF_REST, PROF_BYTES };
+
 struct prof_part {
   char name[PROF_NAME];
   int16_t layer, exit; /* -1: none */
   uint8_t op;
   uint64_t macs_column, macs_position; /* multiplications of a column; and for each position it looks at */
+  /* what the op has to move: a call, each column, each position up to the newest */
+  uint64_t bytes_call[PROF_BYTES], bytes_column[PROF_BYTES], kv_position;
 };
 
 struct prof_sum {
   uint64_t calls, columns, time, fastest, bytes, macs, busy, starved, blocked, row_misses, beats;
 };
-
-enum prof_bytes { PROF_WEIGHTS, PROF_KV, PROF_VECTORS, PROF_REST, PROF_BYTES };
 
 struct prof_event {
   uint64_t begin, end, bytes[PROF_BYTES];

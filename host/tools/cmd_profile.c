@@ -77,7 +77,7 @@ static enum foray_status encode(const struct job *j, struct foray_ids *ids, stru
   return foray_chat_encode(&chat, m->tokenizer, &turn, 1, true, ids, err);
 }
 
-/* A device that does not tell what it does still counts: one event for all runs, and one a token. */
+/* A device that does not tell what it does still counts: totals, and an event a token. */
 struct counted {
   bool on;
   uint64_t before[FORAY_COUNTER_COUNT];
@@ -88,7 +88,7 @@ static enum foray_status watch(struct job *j, struct counted *c, struct foray_er
   struct foray_err why = {0};
   enum foray_status s = foray_dev_trace(dev, &(struct foray_dev_trace){foray_prof_event, j->prof}, &why);
   c->on = s == FORAY_E_UNSUPPORTED;
-  if (c->on) foray_dev_counters(dev, c->before);
+  foray_dev_counters(dev, c->before);
   if (s && !c->on) *err = why;
   return c->on ? FORAY_OK : s;
 }
@@ -100,12 +100,10 @@ static void count_token(struct job *j, const struct counted *c, uint32_t exit) {
 }
 
 static void count_runs(struct job *j, const struct counted *c) {
-  struct foray_trace_event e = {.kind = FORAY_TRACE_RUN, .desc = UINT32_MAX, .exit = UINT32_MAX};
-  if (!c->on) return;
-  foray_dev_counters(foray_edge_node_device(j->node), e.counter);
-  for (int i = 0; i < FORAY_COUNTER_COUNT; i++) e.counter[i] -= c->before[i];
-  e.end = e.counter[FORAY_COUNTER_BUSY];
-  foray_prof_event(j->prof, &e);
+  uint64_t now[FORAY_COUNTER_COUNT];
+  foray_dev_counters(foray_edge_node_device(j->node), now);
+  for (int i = 0; i < FORAY_COUNTER_COUNT; i++) now[i] -= c->before[i];
+  foray_prof_totals(j->prof, now);
 }
 
 static enum foray_status draft(struct job *j, const struct foray_ids *ids, struct foray_err *err) {
@@ -130,7 +128,7 @@ static enum foray_status draft(struct job *j, const struct foray_ids *ids, struc
     if (!s) over = got < p.max || foray_tokenizer_is_eog(m->tokenizer, (int32_t)out[got - 1].id);
     if (!s && tool_interrupted()) s = foray_err_set(err, FORAY_E_CANCELLED, "interrupted");
   }
-  count_runs(j, &counted);
+  if (!s) count_runs(j, &counted);
   enum foray_status off = foray_dev_trace(dev, NULL, NULL);
   return s ? s : off;
 }

@@ -227,3 +227,42 @@ TEST(counters_alone_make_a_report_with_engines) {
   json_decref(r);
   foray_prof_close(prof);
 }
+
+/* A simulator tells ops without counters and no runs: bytes then are what the ops have to move. */
+static void without_counters(void *arg, const struct foray_trace_event *e) {
+  struct foray_trace_event bare = *e;
+  memset(bare.counter, 0, sizeof bare.counter);
+  if (e->kind != FORAY_TRACE_RUN) foray_prof_event(arg, &bare);
+}
+
+TEST(ops_without_counters_have_the_bytes_that_they_must_move) {
+  struct foray_prof_meta meta = {"sim", "tiny", P, 0, ""};
+  json_t *r = run("ref"), *bare;
+  struct foray_prof *full = prof;
+  tiny_close(&t);
+  CU_ASSERT_TRUE_FATAL(tiny_open(&t, "ref", 6, 4));
+  CU_ASSERT_EQUAL_FATAL(
+      foray_prof_open((const uint32_t(*)[FORAY_ABI_DESC_WORDS])t.w, t.n, true, &prof, &t.err), FORAY_OK);
+  CU_ASSERT_EQUAL(foray_dev_trace(t.d, &(struct foray_dev_trace){without_counters, prof}, &t.err), FORAY_OK);
+  t.run.tests = 3;
+  t.run.exit_rule[0] = -52428, t.run.exit_rule[1] = 65536;
+  t.run.exit_rule[8] = -26214, t.run.exit_rule[9] = 65536;
+  CU_ASSERT_EQUAL_FATAL(tiny_run(&t, prompt, P, 0, DRAFTS), FORAY_OK);
+  uint64_t c[FORAY_COUNTER_COUNT];
+  foray_dev_counters(t.d, c);
+  foray_prof_totals(prof, c);
+  bare = foray_prof_report(prof, &meta);
+  const json_t *rows = json_object_get(r, "ops");
+  for (size_t i = 0; i < json_array_size(rows); i++) {
+    const json_t *want = json_array_get(rows, i);
+    const char *name = json_string_value(json_object_get(want, "name"));
+    if (strncmp(name, "exit_", 5) == 0) continue; /* KEEP and PREV move residuals */
+    CU_ASSERT_EQUAL(num(row(bare, "ops", name), "bytes"), num(want, "bytes"));
+  }
+  CU_ASSERT_EQUAL(num(bare, "bytes"), num(r, "bytes"));
+  CU_ASSERT_EQUAL(num(bare, "time"), (double)c[FORAY_COUNTER_BUSY]);
+  CU_ASSERT_EQUAL(num(bare, "runs"), 1);
+  json_decref(bare);
+  foray_prof_close(full);
+  done(r);
+}
