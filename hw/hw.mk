@@ -14,6 +14,9 @@ RTL_VARIANTS_mv := mv mv8 mv64 mv-bug
 RTL_FLAGS_mv := -GCols=1 -GWsW=512 -CFLAGS -DCOLS=1 -CFLAGS -DWSW=512
 RTL_FLAGS_mv8 := -GCols=8 -GWsW=512 -CFLAGS -DCOLS=8 -CFLAGS -DWSW=512
 RTL_FLAGS_mv64 := -GCols=2 -GWsW=64 -CFLAGS -DCOLS=2 -CFLAGS -DWSW=64 +define+FORAY_MUL_STRUCT
+RTL_VARIANTS_attn := attn attn1
+RTL_FLAGS_attn := -GLanes=8 -CFLAGS -DCOLS=8
+RTL_FLAGS_attn1 := -GLanes=1 -CFLAGS -DCOLS=2 +define+FORAY_MUL_STRUCT
 RTL_FLAGS_mv-bug := $(RTL_FLAGS_mv) +define+FORAY_BUG_CARRY
 
 $(eval $(call lib_rules,tests,tests/rtl))
