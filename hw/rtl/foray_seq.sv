@@ -7,7 +7,7 @@ module foray_seq #(
     parameter int unsigned QGroups = 2048,
     parameter int unsigned ProgDepth = 4096,
     /// Cycles without any sign of life after which the memory is given up.
-    parameter int unsigned Watchdog = 1 << 20
+    parameter int unsigned Watchdog = 1 << 18
 ) (
     input logic clk_i,
     input logic rst_ni,

@@ -16,7 +16,8 @@ module foray_top #(
     parameter int unsigned QGroups = `FORAY_Q_GROUPS,
     /// Rounds of the noise generator that run side by side: 1, 2, 5, 10.
     parameter int unsigned Unroll = `FORAY_UNROLL,
-    parameter int unsigned Watchdog = 1 << 20,
+    /// Cycles without a sign of life after which the memory is given up; the longest op takes far fewer.
+    parameter int unsigned Watchdog = 1 << 18,
     parameter logic [31:0] BuildId = 32'd0
 ) (
     input logic clk_i,

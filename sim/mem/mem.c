@@ -43,7 +43,7 @@ struct foray_mem {
   uint64_t wpost[64]; /* DRAM accesses of writes that wait for room in the channel */
   uint32_t wpost_n;
   uint32_t bad_read, bad_write, dead_after;
-  bool dead;
+  uint64_t dead_until; /* answers nothing before */
 };
 
 bool foray_mem_preset(const char *name, struct foray_mem_cfg *cfg) {
@@ -80,6 +80,8 @@ static uint32_t rnd(struct foray_mem *m) { /* xorshift64* */
 }
 static bool held(struct foray_mem *m) { return m->cfg.stall && rnd(m) % 100 < m->cfg.stall; }
 
+static bool dead(const struct foray_mem *m) { return m->now < m->dead_until; }
+
 static bool dram(const struct foray_mem *m) { return m->cfg.dram.access != 0; }
 
 static double ratio(const struct foray_mem *m) {
@@ -88,7 +90,7 @@ static double ratio(const struct foray_mem *m) {
 
 void foray_mem_reset(struct foray_mem *m) {
   memset(m->port, 0, sizeof m->port);
-  m->aw = false, m->wbeats = 0, m->b_n = m->b_head = 0, m->wpost_n = 0, m->dead = false;
+  m->aw = false, m->wbeats = 0, m->b_n = m->b_head = 0, m->wpost_n = 0, m->dead_until = 0;
   if (dram(m)) {
     uint64_t a = m->ch.accesses, r = m->ch.row_misses;
     foray_channel_init(&m->ch, &m->cfg.dram, ratio(m), m->cfg.latency, m->cfg.window);
@@ -137,7 +139,7 @@ static void take_read(struct foray_mem *m, struct port *p, uint64_t addr, uint32
   b->parts = (uint32_t)((addr + bytes - b->first + step - 1) / step);
   if (b->parts > PARTS) b->parts = PARTS; /* not reached: a burst is 4 KiB at most */
   b->bad = !inside(m, addr, bytes) || (m->bad_read && --m->bad_read == 0);
-  if (m->dead_after && --m->dead_after == 0) m->dead = true;
+  if (m->dead_after && --m->dead_after == 0) m->dead_until = m->now + m->cfg.dead_for;
   uint64_t late = m->cfg.jitter ? rnd(m) % (m->cfg.jitter + 1) : 0;
   for (uint32_t k = 0; k < b->parts; k++)
     b->done[k] = dram(m) && !b->bad ? UINT64_MAX : m->now + m->cfg.latency + late;
@@ -169,11 +171,11 @@ static void read_port(struct foray_mem *m, uint32_t i, const struct foray_pins_o
                       struct foray_pins_in *in) {
   struct port *p = &m->port[i];
   in->arready &= ~(1u << i), in->rvalid &= ~(1u << i);
-  if (p->n < m->cfg.outstanding && !m->dead && !held(m)) {
+  if (p->n < m->cfg.outstanding && !dead(m) && !held(m)) {
     in->arready |= 1u << i;
     if (out->arvalid >> i & 1) take_read(m, p, out->araddr[i], out->arlen[i] + 1u);
   }
-  if (!p->n || m->dead) return;
+  if (!p->n || dead(m)) return;
   struct burst *b = &p->q[p->head];
   uint64_t at = b->addr + (uint64_t)b->given * m->cfg.port_bytes;
   uint32_t step = dram(m) ? m->cfg.dram.access : 64;
@@ -192,13 +194,13 @@ static void read_port(struct foray_mem *m, uint32_t i, const struct foray_pins_o
 }
 
 static void write_port(struct foray_mem *m, const struct foray_pins_out *out, struct foray_pins_in *in) {
-  in->bvalid = m->b_n && m->b[m->b_head].at <= m->now && !m->dead;
+  in->bvalid = m->b_n && m->b[m->b_head].at <= m->now && !dead(m);
   if (in->bvalid) {
     in->bresp = m->b[m->b_head].bad ? 2 : 0;
     if (out->bready) m->b_head = (m->b_head + 1) % WRITES, m->b_n--;
   }
-  in->awready = !m->aw && m->b_n < WRITES && m->wpost_n < 32 && !m->dead && !held(m);
-  in->wready = m->aw && !m->dead && !held(m);
+  in->awready = !m->aw && m->b_n < WRITES && m->wpost_n < 32 && !dead(m) && !held(m);
+  in->wready = m->aw && !dead(m) && !held(m);
   if (in->wready && out->wvalid) {
     if (!m->wbad && inside(m, m->waddr, m->cfg.port_bytes))
       for (uint32_t k = 0; k < m->cfg.port_bytes; k++)

@@ -50,6 +50,7 @@ struct foray_mem_cfg {
   struct foray_dram dram;
   /* Faults for tests: the n-th burst from now (1 = the next); 0: none. */
   uint32_t bad_read, bad_write, dead_after;
+  uint32_t dead_for; /* cycles without answers behind the burst dead_after */
 };
 
 struct foray_mem_stats {

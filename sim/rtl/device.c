@@ -36,7 +36,7 @@ struct sim {
   struct foray_sim_in in;
   struct foray_sim_out out;
   uint64_t cycles;
-  int64_t reset_at; /* cycles after the doorbell; 0: never */
+  int64_t reset_at, again_at; /* cycles after the doorbell; 0: never */
   struct foray_dev_trace trace;
   uint64_t owner[13], mark_owner[13],
       mark_at; /* cycles by owner since open, at the last op, and when that was */
@@ -47,7 +47,7 @@ struct sim {
 struct choice {
   const struct foray_sim_model *model;
   struct foray_mem_cfg mem;
-  int64_t reset_at;
+  int64_t reset_at, again_at;
 };
 
 /* detail = text after "sim:". NULL, or why it cannot be. */
@@ -64,7 +64,8 @@ static const char *choose(const char *detail, struct choice *c) {
   for (size_t i = 0; i < sizeof all / sizeof *all; i++)
     if (all[i] && !strcmp(all[i]->name, name)) c->model = all[i];
   if (!c->model) return "this configuration is not built in (make SIM_CONFIGS=...)";
-  uint32_t mhz = 300, stall = 0, jitter = 0, seed = 1, bad_read = 0, bad_write = 0, dead = 0;
+  uint32_t mhz = 300, stall = 0, jitter = 0, seed = 1, bad_read = 0, bad_write = 0, dead = 0,
+           dead_for = 1 << 30;
   for (; word; word = strtok_r(NULL, ",", &save)) {
     char *value = strchr(word, '=');
     if (!value) return "an option has no value: key=value";
@@ -79,18 +80,21 @@ static const char *choose(const char *detail, struct choice *c) {
     const struct {
       const char *key;
       uint32_t *to;
-    } keys[] = {{"mhz", &mhz},          {"stall", &stall},        {"jitter", &jitter}, {"seed", &seed},
-                {"badread", &bad_read}, {"badwrite", &bad_write}, {"dead", &dead}};
+    } keys[] = {{"mhz", &mhz},   {"stall", &stall},      {"jitter", &jitter},
+                {"seed", &seed}, {"badread", &bad_read}, {"badwrite", &bad_write},
+                {"dead", &dead}, {"deadfor", &dead_for}};
     bool known = false;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
       if (!strcmp(word, keys[i].key)) *keys[i].to = (uint32_t)v, known = true;
     if (!strcmp(word, "resetat")) c->reset_at = (int64_t)v, known = true;
+    if (!strcmp(word, "again")) c->again_at = (int64_t)v, known = true;
     if (!known) return "unknown option (sim/rtl/sim.h)";
   }
   if (mhz == 0 || stall > 95) return "mhz is 0 or stall above 95";
   c->mem.ports = c->model->ports, c->mem.port_bytes = c->model->port_bytes, c->mem.core_mhz = mhz;
   c->mem.stall = stall, c->mem.jitter = jitter, c->mem.seed = seed;
-  c->mem.bad_read = bad_read, c->mem.bad_write = bad_write, c->mem.dead_after = dead;
+  c->mem.bad_read = bad_read, c->mem.bad_write = bad_write, c->mem.dead_after = dead,
+  c->mem.dead_for = dead_for;
   return NULL;
 }
 
@@ -190,7 +194,7 @@ static enum foray_status open_sim(const char *detail, const struct foray_dev_opt
   if (!s) return foray_err_set(err, FORAY_E_NOMEM, "sim");
   s->model = c.model;
   s->heap_bytes = bytes;
-  s->reset_at = c.reset_at;
+  s->reset_at = c.reset_at, s->again_at = c.again_at;
   void *p =
       mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   s->heap = p == MAP_FAILED ? NULL : p;
@@ -267,9 +271,19 @@ static enum foray_status run(void *self, uint32_t run_unit, uint32_t deadline_ms
             reg_write(s, FORAY_REG_ARG_RUN, run_unit) && reg_write(s, FORAY_REG_IRQ_GLOBAL, 1) &&
             reg_write(s, FORAY_REG_IRQ_ENABLE, 1) && reg_write(s, FORAY_REG_CONTROL, 1);
   uint64_t begun = s->cycles;
-  bool stopped = false;
-  while (ok && !s->out.irq) {
+  bool stopped = false, again = false;
+  while (ok && (!s->out.irq || again)) {
+    if (s->out.irq) { /* the first of two doorbells is through */
+      again = false;
+      ok = reg_write(s, FORAY_REG_IRQ_STATUS, 1);
+      continue;
+    }
     cycle(s);
+    if (s->again_at && s->cycles - begun == (uint64_t)s->again_at) {
+      s->again_at = 0;
+      again = true;
+      ok = reg_write(s, FORAY_REG_CONTROL, 1);
+    }
     if (s->reset_at && s->cycles - begun == (uint64_t)s->reset_at) {
       s->reset_at = 0;
       reset(s);

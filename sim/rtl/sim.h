@@ -8,7 +8,9 @@
  * mem      ideal (default), ddr4, lpddr4, sdr, hbm
  * mhz      clock of the device against the memory (default 300)
  * stall    percent of cycles in which each handshake of the memory is held back; jitter: cycles; seed
- * badread, badwrite, dead   the n-th burst after opening is answered with an error, or never
+ * badread, badwrite   the n-th burst after opening is answered with an error
+ * dead, deadfor   behind the n-th burst the memory answers nothing, for so many cycles (default: for good)
+ * again    cycles after the first doorbell at which it is rung once more: that run is made twice
  * resetat  cycles after the first doorbell at which reset is pulled for a while; that run ends with an error
  * of the interface */
 #ifndef FORAY_SIM_H
