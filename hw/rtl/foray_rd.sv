@@ -48,6 +48,7 @@ module foray_rd #(
     input logic [Ports-1:0][1:0] rresp_i
 );
   localparam int unsigned Sw = StripeUnits > 1 ? $clog2(StripeUnits) : 1;
+  localparam logic [57:0] StripeMask = 58'(StripeUnits) - 58'd1;
   localparam int unsigned WordsPerUnit = 512 / WordW;
   localparam int unsigned Pw = Ports > 1 ? $clog2(Ports) : 1;
 
@@ -63,7 +64,7 @@ module foray_rd #(
     sel = req_valid_i[0] ? 2'd0 : req_valid_i[1] ? 2'd1 : req_valid_i[2] ? 2'd2 : 2'd3;
     unit = req_unit_i[sel];
     want = req_units_i[sel];
-    left = 7'(StripeUnits) - 7'(unit & 58'(StripeUnits - 1));
+    left = 7'(StripeUnits) - 7'(unit & StripeMask);
     take = want < 16'(left) ? 7'(want) : left;
     port = Ports > 1 ? Pw'(unit >> (StripeUnits > 1 ? Sw : 0)) : '0;
   end

@@ -433,8 +433,8 @@ module foray_top #(
   logic [3:0][19:0] sp_raddr, sp_waddr;
   logic [3:0][511:0] sp_wdata;
   logic [3:0][15:0] sp_wstrb;
-  foray_pkg::act_t [3:0] act;
-  foray_pkg::act_t ex_act;
+  logic [3:0][2:0] act;  // act_t of each unit: busy, starved, blocked
+  logic [2:0] ex_act;
   assign mv_op_q = unit_busy[0];
   assign ax_ready = mv_op_q ? mv_ax_ready : vec_ax_ready;
   foray_mv #(
@@ -616,8 +616,8 @@ module foray_top #(
   );
 
   // ---- where each cycle of a run goes: exactly one bit ----
-  function automatic logic [2:0] one(input foray_pkg::act_t a);
-    one = a.starved ? 3'b010 : a.blocked ? 3'b100 : 3'b001;
+  function automatic logic [2:0] one(input logic starved, input logic blocked);
+    one = starved ? 3'b010 : blocked ? 3'b100 : 3'b001;
   endfunction
   logic ex_wait_q;  // from finish to done
   always_ff @(posedge clk_i) begin
@@ -627,15 +627,15 @@ module foray_top #(
   always_comb begin
     cycle = '0;
     if (running) begin
-      if (unit_busy[0]) cycle[3:1] = one(act[0]);
-      else if (unit_busy[1]) cycle[6:4] = one(act[1]);
-      else if (unit_busy[2]) cycle[9:7] = one(act[2]);
-      else if (unit_busy[3]) cycle[9:7] = one(act[3]);
-      else if (ex_wait_q) cycle[12:10] = one(ex_act);
+      if (unit_busy[0]) cycle[3:1] = one(act[0][1], act[0][0]);
+      else if (unit_busy[1]) cycle[6:4] = one(act[1][1], act[1][0]);
+      else if (unit_busy[2]) cycle[9:7] = one(act[2][1], act[2][0]);
+      else if (unit_busy[3]) cycle[9:7] = one(act[3][1], act[3][0]);
+      else if (ex_wait_q) cycle[12:10] = one(ex_act[1], ex_act[0]);
       else cycle[0] = 1'b1;
     end
   end
   assign cycle_o = cycle;
   logic unused_busy;
-  assign unused_busy = ^{ax_walk_busy, ws_walk_busy, ex_busy, ex_clear_busy};
+  assign unused_busy = ^{act, ex_act, ax_walk_busy, ws_walk_busy, ex_busy, ex_clear_busy};
 endmodule

@@ -102,6 +102,8 @@ module foray_walk #(
         state_q <= StEmit;
         if (!Aux) begin
           addr_q[0] <= addr + mant_units + (bias ? rows_pad >> 4 : 32'd0);
+          addr_q[2:1] <= '0;
+          units_q[2:1] <= '0;
           n_q <= 2'd1;
           if (is_matrix) state_q <= StMul;
           else state_q <= StNext;
