@@ -59,9 +59,9 @@ $(SIM_DIR)/$(1)/libsim.a: $(SIM_DIR)/$(1)/.stamp
 	@echo "  C++   $(1)"
 	$$(Q)cd $$(@D) && rm -f Vforay_*.o libsim.a && ls Vforay_$(1)*.cpp | xargs -P $(JOBS) -I{} $(SIM_CXX) -I. -c {}
 	$$(Q)ar rcs $$@ $$(@D)/Vforay_*.o
-$(SIM_DIR)/$(1)/model.o: $(SIM_DIR)/$(1)/.stamp sim/rtl/model.cpp sim/rtl/model.h sim/mem/mem.h
+$(SIM_DIR)/$(1)/model.o: $(SIM_DIR)/$(1)/.stamp sim/rtl/model.cpp sim/rtl/model.h sim/mem/mem.h build/inc/.stamp
 	$$(Q)$(SIM_CXX) $$(shell awk '/^.define/ {if ($$$$2 != "FORAY_CFG_NAME") printf "-D%s=%s ", $$$$2, $$$$3}' hw/rtl/cfg/$(1)/foray_cfg.svh) \
-	  -DFORAY_MODEL=$(1) -I$$(@D) -Isim/rtl -Isim/mem -c -o $$@ sim/rtl/model.cpp
+	  -DFORAY_MODEL=$(1) -I$$(@D) -Isim/rtl -Ibuild/inc/sim -c -o $$@ sim/rtl/model.cpp
 endef
 $(foreach c,$(SIM_CONFIGS),$(eval $(call sim_rule,$(c))))
 

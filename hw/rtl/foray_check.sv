@@ -28,7 +28,15 @@ module foray_check #(
     output logic [7:0] err_o
 );
   localparam int unsigned HeadDimMax = foray_abi_pkg::HEAD_DIM_MAX;
+  // Pairs of query head and column that may share a KV head (foray_attn).
+  localparam int unsigned AttnPairs = 256;
   localparam int unsigned HeadsMax = foray_abi_pkg::HEADS_MAX;
+
+  // column units * columns (1..8)
+  function automatic logic [35:0] times(input logic [31:0] u, input logic [3:0] c);
+    times = (c[0] ? 36'(u) : '0) + (c[1] ? 36'(u) << 1 : '0) + (c[2] ? 36'(u) << 2 : '0) +
+        (c[3] ? 36'(u) << 3 : '0);
+  endfunction
 
   // ---- fields ----
   logic [15:0][31:0] w;
@@ -145,7 +153,8 @@ module foray_check #(
       shape_bad = heads == '0 || heads > 16'(HeadsMax) || head_dim == '0 || head_dim > 16'(HeadDimMax) ||
           head_dim[4:0] != '0;
       if (op == foray_abi_pkg::OP_ATTN)
-        shape_bad = shape_bad || kv_heads == '0 || rem_q != '0 || (head_n >> 5) * 32'(cols_i) > 32'(QGroups);
+        shape_bad = shape_bad || kv_heads == '0 || rem_q != '0 || 36'(QGroups) < times(head_n >> 5, cols_i) ||
+            times(32'(quot_q), cols_i) > 36'(AttnPairs);
     end
     if (is_vec) begin
       shape_bad = vec_n == '0 || vec_n > 32'(foray_abi_pkg::COLUMNS_LIMIT) || vec_n[4:0] != '0;
@@ -159,11 +168,6 @@ module foray_check #(
   endfunction
   function automatic logic [31:0] a_units(input logic [31:0] n);
     a_units = 32'd1 + ((n + 32'd31) >> 5) + ((n + 32'd2047) >> 11);
-  endfunction
-  // column units * columns (1..8)
-  function automatic logic [35:0] times(input logic [31:0] u, input logic [3:0] c);
-    times = (c[0] ? 36'(u) : '0) + (c[1] ? 36'(u) << 1 : '0) + (c[2] ? 36'(u) << 2 : '0) +
-        (c[3] ? 36'(u) << 3 : '0);
   endfunction
   logic [2:0] sp_has;
   logic [2:0][31:0] sp_at, sp_units;
@@ -266,7 +270,7 @@ module foray_check #(
     StKvEnd
   } state_e;
   state_e state_q;
-  logic [15:0] rem_q;
+  logic [15:0] rem_q, quot_q;  // heads / kv_heads
   logic [4:0] bit_q;
   logic mul_start_q, mul_done;
   logic [23:0] mul_a_q, mul_b_q;
@@ -305,6 +309,7 @@ module foray_check #(
       StIdle: begin
         err_o <= foray_abi_pkg::ERR_NONE;
         rem_q <= '0;
+        quot_q <= '0;
         bit_q <= 5'd15;
         if (start_i) begin
           state_q <= StDivide;
@@ -330,6 +335,7 @@ module foray_check #(
           if ({rem_q[14:0], heads[bit_q[3:0]]} >= kv_heads)
             rem_q <= {rem_q[14:0], heads[bit_q[3:0]]} - kv_heads;
           else rem_q <= {rem_q[14:0], heads[bit_q[3:0]]};
+          quot_q <= {quot_q[14:0], {rem_q[14:0], heads[bit_q[3:0]]} >= kv_heads};
           bit_q <= bit_q - 5'd1;
           if (bit_q == '0) state_q <= StShape;
         end

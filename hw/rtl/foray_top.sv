@@ -14,6 +14,8 @@ module foray_top #(
     /// Groups of 32 that the matrix engine and, over all columns, the attention engine keep.
     parameter int unsigned ActGroups = `FORAY_ACT_GROUPS,
     parameter int unsigned QGroups = `FORAY_Q_GROUPS,
+    /// Pairs of query head and column that the attention engine works on at a time.
+    parameter int unsigned AttnLanes = `FORAY_ATTN_LANES,
     /// Rounds of the noise generator that run side by side: 1, 2, 5, 10.
     parameter int unsigned Unroll = `FORAY_UNROLL,
     /// Cycles without a sign of life after which the memory is given up; the longest op takes far fewer.
@@ -469,7 +471,7 @@ module foray_top #(
   assign lg_ready = score ? sq_lg_ready : ex_lg_ready;
 
   foray_attn #(
-      .Cols(Cols),
+      .Lanes(AttnLanes),
       .QGroups(QGroups)
   ) u_attn (
       .clk_i,

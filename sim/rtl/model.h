@@ -3,7 +3,7 @@
 #ifndef FORAY_SIM_MODEL_H
 #define FORAY_SIM_MODEL_H
 
-#include "mem.h"
+#include "simmem/mem.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -17,7 +17,7 @@
 #define FORAY_SIM_H
 
 #include "dev/device_impl.h"
-#include "mem.h"
+#include "simmem/mem.h"
 #include "model.h"
 
 extern const struct foray_dev_class foray_dev_class_sim;

@@ -1,6 +1,6 @@
 // Stand-in for the attention engine: asks for the records of each KV head and checks what comes.
 module foray_attn #(
-    parameter int unsigned Cols = 1,
+    parameter int unsigned Lanes = 8,
     parameter int unsigned QGroups = 512
 ) (
     input logic clk_i,

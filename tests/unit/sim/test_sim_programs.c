@@ -164,6 +164,6 @@ TEST(broken_records_end_alike) {
   char spec[64];
   uint32_t cols;
   if (!spec_of(spec, sizeof spec, "", &cols)) return;
-  broken_descriptors(spec, cols, 60);
-  broken_run_blocks(spec, cols, 7);
+  broken_descriptors(spec, cols, 30);
+  broken_run_blocks(spec, cols, 17);
 }
