@@ -425,7 +425,7 @@ module foray_attn #(
   assign start_k = free && !want_v && k_ok;
   assign start_v = free && want_v && v_ok;
 
-  logic [$bits(item_t)-1:0] item_mem[4];
+  logic [$bits(ng)-1:0] item_mem[4];
   always_ff @(posedge clk_i) begin
     if (start_k) item_mem[kcount_q[1:0]] <= ng;
     if (start_k) k_item <= ng;

@@ -54,7 +54,7 @@ module foray_kv_put (
   logic unused_cmd;
   assign unused_cmd = &{1'b0, k_unit[31:20], v_unit[31:20], head_dim, cmd_i.token, cmd_i.score, cmd_i.desc[511:160],
       cmd_i.desc[31:0], cmd_i.max_pos[31:17], first_pos[31:17], half_units[16], s_up[10],
-      piece_addr[3:0]};
+      piece_addr[3:0], first_units[24:20]};
 
   typedef enum logic [3:0] {
     StIdle,
@@ -120,6 +120,16 @@ module foray_kv_put (
       .a_i({1'b0, heads[11:0]}),
       .b_i(groups),
       .p_o(half_units)
+  );
+
+  logic signed [24:0] first_units;  // of c0 columns
+  foray_mul_lut #(
+      .AW(21),
+      .BW(4)
+  ) u_cols (
+      .a_i({1'b0, col_units_q}),
+      .b_i(cmd_i.c0),
+      .p_o(first_units)
   );
 
   // ---- a group: mantissas, largest magnitude
@@ -277,8 +287,8 @@ module foray_kv_put (
     if (state_q == StHeadK) begin
       if (col_q == '0) begin
         // the first column's base, by its number
-        k_base_q <= k_unit[19:0] + 20'(cmd_i.c0) * col_units_q;
-        v_base_q <= v_unit[19:0] + 20'(cmd_i.c0) * col_units_q;
+        k_base_q <= k_unit[19:0] + first_units[19:0];
+        v_base_q <= v_unit[19:0] + first_units[19:0];
         col_addr_q <= {8'd0, first_pieces, 4'd0};
       end
       head_q <= '0;
@@ -363,7 +373,7 @@ module foray_kv_put (
   always_comb begin
     sp_re_o = 1'b1;
     unique case (state_q)
-      StHeadK: sp_raddr_o = col_q == '0 ? k_unit[19:0] + 20'(cmd_i.c0) * col_units_q : k_base_q;
+      StHeadK: sp_raddr_o = col_q == '0 ? k_unit[19:0] + first_units[19:0] : k_base_q;
       StHeadV: sp_raddr_o = v_base_q;
       StRead0, StRead1: sp_raddr_o = is_v ? v_next_q : k_next_q;
       default: begin
