@@ -53,6 +53,8 @@ static void tensors(struct out *o, const struct foray_exits_write *w) {
     tensor(o, name, FORAY_GGML_F32, w->n_embd, 0, copy(w->norm[e], w->n_embd * 4), w->n_embd * 4);
     snprintf(name, sizeof name, "exit.%d.map", e);
     matrix(o, name, w->n_embd, w->n_embd, w->map[e]);
+    snprintf(name, sizeof name, "exit.%d.prev", e);
+    if (w->prev) matrix(o, name, w->n_embd, w->n_embd, w->prev[e]);
   }
   for (uint32_t i = 0; i < w->n_lora; i++) {
     const struct foray_exits_write_lora *l = &w->lora[i];
@@ -69,7 +71,7 @@ enum foray_status foray_exits_file_write(const char *path, const struct foray_ex
   uint8_t digest[FORAY_SHA256_BYTES];
   char hex[FORAY_SHA256_HEX];
   enum foray_status st = FORAY_OK;
-  o.cap = 1 + 2 * (size_t)w->n_exits + 2 * (size_t)w->n_lora;
+  o.cap = 1 + 3 * (size_t)w->n_exits + 2 * (size_t)w->n_lora;
   o.keep = calloc(o.cap, sizeof *o.keep);
   if (!o.w || !o.hash || !o.keep) {
     foray_sha256_close(o.hash, digest);

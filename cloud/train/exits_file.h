@@ -5,7 +5,7 @@
  *   general.type           string   "adapter"
  *   adapter.type           string   "foray-exits"
  *   general.name           string
- *   foray.exits.version    u32      1
+ *   foray.exits.version    u32      2
  *   foray.exits.sha256     string   SHA-256 (hex) over the data of all tensors, in file order, without
  * padding foray.exits.base       string   SHA-256 (hex) of the base model's GGUF file foray.exits.target
  * string   SHA-256 of the target model's file; "" when trained towards the base itself foray.exits.n_layer
@@ -20,8 +20,9 @@
  * Tensors (GGUF dimensions, fastest first):
  *   vocab.ids              I32  {n_vocab}           ids by falling frequency in the target's text; specials
  * and all single-byte tokens are in it exit.<e>.norm          F32  {n_embd} exit.<e>.map           Q8_0 or
- * F16 {n_embd, n_embd}   row = output; calibration temperature included <base tensor>.lora_a   Q8_0 or F16
- * {n_in, rank} <base tensor>.lora_b   Q8_0 or F16 {n_out, rank}      (transposed: W' = W + scale * b^T a)
+ * F16 {n_embd, n_embd}   row = output; calibration temperature included exit.<e>.prev Q8_0 or F16 {n_embd,
+ * n_embd} of what the position before kept; of all exits or of none <base tensor>.lora_a   Q8_0 or F16 {n_in,
+ * rank} <base tensor>.lora_b   Q8_0 or F16 {n_out, rank}      (transposed: W' = W + scale * b^T a)
  *
  * Q8_0 where the row length is a multiple of 32, else F16. */
 #ifndef FORAY_TRAIN_EXITS_FILE_H
@@ -40,6 +41,7 @@ struct foray_exits_write {
   const float *threshold;
   const float *const *norm; /* n_exits x n_embd */
   const float *const *map;  /* n_exits x (n_embd x n_embd) */
+  const float *const *prev; /* the same, or NULL: exits do not read the position before */
   uint32_t n_vocab;
   const uint32_t *vocab;
   uint32_t n_lora;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/err.h"
+#include "core/philox.h"
 #include "train/ewise.h"
 
 const float FORAY_LOSS_TEMP[FORAY_LOSS_TEMPS] = {0.4f, 0.5f, 0.6f,  0.7f, 0.8f,  0.9f, 1.0f,
@@ -14,7 +15,7 @@ enum { BLOCK = 256 };
 
 struct foray_loss {
   int cap;
-  float *x, *n, *z, *dz, *dn, *dx, *logits;
+  float *x, *n, *z, *p, *dz, *dn, *dx, *logits;
 };
 
 static enum foray_status nomem(struct foray_err *err) {
@@ -28,8 +29,8 @@ enum foray_status foray_loss_open(const struct foray_net *n, int max_rows, struc
   size_t s = (size_t)max_rows * (size_t)n->D;
   l->cap = max_rows;
   l->x = calloc(s, 4), l->n = calloc(s, 4), l->z = calloc(s, 4), l->dz = calloc(s, 4), l->dn = calloc(s, 4);
-  l->dx = calloc(s, 4), l->logits = calloc((size_t)BLOCK * (size_t)n->n_head, 4);
-  if (!l->x || !l->n || !l->z || !l->dz || !l->dn || !l->dx || !l->logits) {
+  l->p = calloc(s, 4), l->dx = calloc(s, 4), l->logits = calloc((size_t)BLOCK * (size_t)n->n_head, 4);
+  if (!l->x || !l->n || !l->z || !l->p || !l->dz || !l->dn || !l->dx || !l->logits) {
     foray_loss_close(l);
     return nomem(err);
   }
@@ -38,12 +39,12 @@ enum foray_status foray_loss_open(const struct foray_net *n, int max_rows, struc
 }
 void foray_loss_close(struct foray_loss *l) {
   if (!l) return;
-  free(l->x), free(l->n), free(l->z), free(l->dz), free(l->dn), free(l->dx), free(l->logits);
+  free(l->x), free(l->n), free(l->z), free(l->p), free(l->dz), free(l->dn), free(l->dx), free(l->logits);
   free(l);
 }
 
 void foray_goals_deinit(struct foray_goals *g) {
-  free(g->row), free(g->top), free(g->logp), free(g->weight), free(g->next);
+  free(g->row), free(g->before), free(g->top), free(g->logp), free(g->weight), free(g->next);
   *g = (struct foray_goals){0};
 }
 
@@ -53,11 +54,12 @@ enum foray_status foray_goals_add(struct foray_goals *g, const struct foray_doc 
   if (need > g->cap) {
     size_t cap = (size_t)need * 2;
     g->row = realloc(g->row, cap * sizeof *g->row);
+    g->before = realloc(g->before, cap * sizeof *g->before);
     g->top = realloc(g->top, cap * sizeof *g->top);
     g->logp = realloc(g->logp, cap * sizeof *g->logp);
     g->weight = realloc(g->weight, cap * sizeof *g->weight);
     g->next = realloc(g->next, cap * sizeof *g->next);
-    if (!g->row || !g->top || !g->logp || !g->weight || !g->next) return nomem(err);
+    if (!g->row || !g->before || !g->top || !g->logp || !g->weight || !g->next) return nomem(err);
     g->cap = (int)cap;
   }
   for (int i = d->first; i < d->n; i++) {
@@ -65,6 +67,7 @@ enum foray_status foray_goals_add(struct foray_goals *g, const struct foray_doc 
     if (w <= 0) continue;
     int k = g->n++;
     g->row[k] = start + i - 1;
+    g->before[k] = i > 1 ? start + i - 2 : -1;
     g->top[k] = d->top + (size_t)(i - d->first) * FORAY_CORPUS_TOP;
     g->logp[k] = d->logp + (size_t)(i - d->first) * FORAY_CORPUS_TOP;
     g->weight[k] = w;
@@ -132,9 +135,57 @@ static void row_part(void *arg, int part, int thread) {
     if (row[k] >= 0) z[row[k]] -= w * q[k];
 }
 
+static void gather(struct foray_loss *l, const struct foray_net *n, const float *state, const int *row, int R,
+                   const float *norm, float *out) {
+  size_t D = (size_t)n->D;
+  for (int i = 0; i < R; i++) {
+    if (row[i] >= 0)
+      memcpy(l->x + (size_t)i * D, state + (size_t)row[i] * D, D * sizeof(float));
+    else
+      memset(l->x + (size_t)i * D, 0, D * sizeof(float));
+  }
+  foray_ew_rmsnorm(foray_mm_pool(n->gemm), R, n->D, n->cfg.rms_eps, l->x, norm, out);
+}
+
+/* l->z = map l->n + prev l->p; l->p as the chain says. */
+static enum foray_status exit_state(struct foray_loss *l, struct foray_net *n, int e,
+                                    const struct foray_chain *chain, const struct foray_goals *goals,
+                                    const struct foray_mm_b *map, struct foray_err *err) {
+  size_t D = (size_t)n->D;
+  int R = goals->n;
+  struct foray_mm_b prev = {0};
+  enum foray_status st = foray_mm_run(n->gemm, R, l->n, D, map, l->z, D, false, err);
+  if (st || !n->exit[e].prev.n) return st;
+  if (!chain) return foray_err_set(err, FORAY_E_ARG, "exit %d reads the position before: no chain", e);
+  st = foray_mm_pack(n->gemm, n->exit[e].prev.w, n->D, n->D, D, true, true, &prev, err);
+  if (!st) {
+    gather(l, n, chain->last, goals->before, R, n->out_norm, l->p);
+    st = foray_mm_run(n->gemm, R, l->p, D, &prev, l->z, D, true, err);
+  }
+  for (int turn = 0; !st && turn < (chain->mix ? 1 : chain->early); turn++) {
+    for (int i = 1; i < R; i++) {
+      if (goals->before[i] != goals->row[i - 1]) continue;
+      float scale = chain->scale;
+      if (chain->mix) {
+        uint32_t r = foray_philox4x32(chain->draw, (uint32_t)i, (uint32_t)e, 0x63686169, 0).v[0];
+        if (r & 1) continue;
+        scale = 0.6f + 0.1f * (float)(r >> 1 & 3); /* calibration will shrink it by as much */
+      }
+      float *to = l->p + (size_t)i * D;
+      const float *from = l->z + (size_t)(i - 1) * D;
+      for (size_t c = 0; c < D; c++) to[c] = scale * from[c];
+    }
+    st = foray_mm_run(n->gemm, R, l->n, D, map, l->z, D, false, err);
+    if (!st) st = foray_mm_run(n->gemm, R, l->p, D, &prev, l->z, D, true, err);
+  }
+  foray_mm_b_free(&prev);
+  return st;
+}
+
 enum foray_status foray_loss_head(struct foray_loss *l, struct foray_net *n, int e, const float *state,
-                                  const struct foray_goals *goals, float weight, float *d_state, double *kl,
-                                  struct foray_guess *guess, struct foray_err *err) {
+                                  const struct foray_chain *chain, const struct foray_goals *goals,
+                                  float weight, float *d_state, double *kl, struct foray_guess *guess,
+                                  struct foray_err *err) {
   int R = goals->n, D = n->D, V = e < 0 ? n->n_head : n->exit[e].head_rows;
   size_t sD = (size_t)D, RD = (size_t)R * sD;
   const float *norm = e < 0 ? n->out_norm : n->exit[e].norm.w;
@@ -144,18 +195,15 @@ enum foray_status foray_loss_head(struct foray_loss *l, struct foray_net *n, int
   enum foray_status st = FORAY_OK;
   *kl = 0;
   if (R > l->cap) return foray_err_set(err, FORAY_E_ARG, "loss over %d rows, %d at most", R, l->cap);
-  for (int i = 0; i < R; i++) {
-    memcpy(l->x + (size_t)i * sD, state + (size_t)goals->row[i] * sD, sD * sizeof(float));
-    total += (double)goals->weight[i];
-  }
+  for (int i = 0; i < R; i++) total += (double)goals->weight[i];
   if (total <= 0) return FORAY_OK;
-  foray_ew_rmsnorm(pool, R, D, n->cfg.rms_eps, l->x, norm, l->n);
+  gather(l, n, state, goals->row, R, norm, l->n);
   float *z = l->n;
   if (e >= 0) {
     z = l->z;
     st = foray_mm_pack(n->gemm, n->exit[e].map.w, D, D, sD, true, true, &map, err);
     if (!st) st = foray_mm_pack(n->gemm, n->exit[e].map.w, D, D, sD, false, true, &back, err);
-    if (!st) st = foray_mm_run(n->gemm, R, l->n, sD, &map, z, sD, false, err);
+    if (!st) st = exit_state(l, n, e, chain, goals, &map, err);
   }
   struct row_job j = {
       .net = n, .goals = goals, .logits = l->logits, .V = V, .grad = d_state != NULL, .guess = guess};
@@ -178,9 +226,12 @@ enum foray_status foray_loss_head(struct foray_loss *l, struct foray_net *n, int
     if (e >= 0) {
       dn = l->dn;
       foray_mm_tn(n->gemm, R, D, D, l->dz, sD, l->n, sD, n->exit[e].map.g, sD, true);
+      if (n->exit[e].prev.n) foray_mm_tn(n->gemm, R, D, D, l->dz, sD, l->p, sD, n->exit[e].prev.g, sD, true);
       st = foray_mm_run(n->gemm, R, l->dz, sD, &back, dn, sD, false, err);
     }
     memset(l->dx, 0, RD * sizeof(float));
+    for (int i = 0; i < R; i++) /* the other use of x is over */
+      memcpy(l->x + (size_t)i * sD, state + (size_t)goals->row[i] * sD, sD * sizeof(float));
     foray_ew_rmsnorm_back(pool, R, D, n->cfg.rms_eps, l->x, norm, dn, l->dx, NULL);
     for (int i = 0; i < R; i++)
       for (int c = 0; c < D; c++)
@@ -191,10 +242,10 @@ enum foray_status foray_loss_head(struct foray_loss *l, struct foray_net *n, int
   return st;
 }
 
-enum foray_status foray_ridge_open(int D, struct foray_ridge *r, struct foray_err *err) {
-  *r = (struct foray_ridge){.D = D};
-  r->xx = calloc((size_t)D * (size_t)D, sizeof(float));
-  r->yx = calloc((size_t)D * (size_t)D, sizeof(float));
+enum foray_status foray_ridge_open(int K, int D, struct foray_ridge *r, struct foray_err *err) {
+  *r = (struct foray_ridge){.K = K, .D = D};
+  r->xx = calloc((size_t)K * (size_t)K, sizeof(float));
+  r->yx = calloc((size_t)D * (size_t)K, sizeof(float));
   return r->xx && r->yx ? FORAY_OK : nomem(err);
 }
 void foray_ridge_close(struct foray_ridge *r) {
@@ -202,41 +253,46 @@ void foray_ridge_close(struct foray_ridge *r) {
   *r = (struct foray_ridge){0};
 }
 void foray_ridge_add(struct foray_ridge *r, struct foray_mm *g, int m, const float *x, const float *y) {
-  size_t D = (size_t)r->D;
-  foray_mm_tn(g, m, r->D, r->D, x, D, x, D, r->xx, D, true);
-  foray_mm_tn(g, m, r->D, r->D, y, D, x, D, r->yx, D, true);
+  size_t D = (size_t)r->D, K = (size_t)r->K;
+  foray_mm_tn(g, m, r->K, r->K, x, K, x, K, r->xx, K, true);
+  foray_mm_tn(g, m, r->D, r->K, y, D, x, K, r->yx, K, true);
   r->rows += m;
+}
+
+/* Four sums side by side: a fixed order that a compiler may use lanes for. */
+static double dot(const double *a, const double *b, size_t n) {
+  double s[4] = {0};
+  size_t i = 0;
+  for (; i + 4 <= n; i += 4)
+    for (size_t k = 0; k < 4; k++) s[k] += a[i + k] * b[i + k];
+  for (; i < n; i++) s[0] += a[i] * b[i];
+  return (s[0] + s[1]) + (s[2] + s[3]);
 }
 
 /* Cholesky of xx + lambda I in double, then two triangular solves per output row. */
 enum foray_status foray_ridge_solve(struct foray_ridge *r, double lambda, float *map, struct foray_err *err) {
-  size_t D = (size_t)r->D;
-  double *a = malloc(D * D * sizeof *a), *t = malloc(D * sizeof *t), trace = 0;
-  if (!a || !t) {
-    free(a), free(t);
+  size_t K = (size_t)r->K, D = (size_t)r->D;
+  double *a = malloc(K * K * sizeof *a), *u = malloc(K * K * sizeof *u), *t = malloc(K * sizeof *t),
+         trace = 0;
+  if (!a || !u || !t) {
+    free(a), free(u), free(t);
     return nomem(err);
   }
-  for (size_t i = 0; i < D; i++) trace += (double)r->xx[i * D + i];
-  for (size_t i = 0; i < D * D; i++) a[i] = (double)r->xx[i];
-  for (size_t i = 0; i < D; i++) a[i * D + i] += lambda * trace / (double)D + 1e-12;
-  for (size_t i = 0; i < D; i++)
+  for (size_t i = 0; i < K; i++) trace += (double)r->xx[i * K + i];
+  for (size_t i = 0; i < K * K; i++) a[i] = (double)r->xx[i];
+  for (size_t i = 0; i < K; i++) a[i * K + i] += lambda * trace / (double)K + 1e-12;
+  for (size_t i = 0; i < K; i++)
     for (size_t j = 0; j <= i; j++) {
-      double s = a[i * D + j];
-      for (size_t k = 0; k < j; k++) s -= a[i * D + k] * a[j * D + k];
-      a[i * D + j] = i == j ? sqrt(s > 1e-12 ? s : 1e-12) : s / a[j * D + j];
+      double s = a[i * K + j] - dot(a + i * K, a + j * K, j);
+      a[i * K + j] = i == j ? sqrt(s > 1e-12 ? s : 1e-12) : s / a[j * K + j];
     }
+  for (size_t i = 0; i < K; i++)
+    for (size_t j = 0; j <= i; j++) u[j * K + i] = a[i * K + j]; /* the same by columns */
   for (size_t o = 0; o < D; o++) {
-    for (size_t i = 0; i < D; i++) {
-      double s = (double)r->yx[o * D + i];
-      for (size_t k = 0; k < i; k++) s -= a[i * D + k] * t[k];
-      t[i] = s / a[i * D + i];
-    }
-    for (size_t i = D; i-- > 0;) {
-      t[i] /= a[i * D + i];
-      for (size_t k = 0; k < i; k++) t[k] -= a[i * D + k] * t[i];
-    }
-    for (size_t i = 0; i < D; i++) map[o * D + i] = (float)t[i];
+    for (size_t i = 0; i < K; i++) t[i] = ((double)r->yx[o * K + i] - dot(a + i * K, t, i)) / a[i * K + i];
+    for (size_t i = K; i-- > 0;) t[i] = (t[i] - dot(u + i * K + i + 1, t + i + 1, K - i - 1)) / a[i * K + i];
+    for (size_t i = 0; i < K; i++) map[o * K + i] = (float)t[i];
   }
-  free(a), free(t);
+  free(a), free(u), free(t);
   return FORAY_OK;
 }

@@ -17,6 +17,7 @@ extern const float FORAY_LOSS_TEMP[FORAY_LOSS_TEMPS];
 struct foray_goals {
   int n;
   int *row;            /* row of the batch whose successor is predicted */
+  int *before;         /* row of the position before it; -1: the document begins */
   const int32_t **top; /* FORAY_CORPUS_TOP candidates, borrowed from the corpus */
   const float **logp;
   float *weight; /* of the position in the loss */
@@ -31,6 +32,16 @@ struct foray_guess {
   float kl;
 };
 
+/* What exits with `prev` read of the position before: its final state, or, where that token left early too,
+ * what the exit itself made of it. */
+struct foray_chain {
+  const float *last; /* residual after the last block, m x D of the batch */
+  int early;         /* tokens in a row that left at this exit before */
+  bool mix; /* training: half of the positions, drawn from `draw`, read the exit's own guess instead */
+  uint32_t draw;
+  float scale; /* of that guess (early > 0): the calibration that map and prev do not hold yet */
+};
+
 struct foray_loss; /* scratch */
 enum foray_status foray_loss_open(const struct foray_net *n, int max_rows, struct foray_loss **out,
                                   struct foray_err *err) FORAY_NODISCARD;
@@ -38,10 +49,12 @@ void foray_loss_close(struct foray_loss *l);
 
 /* Head `e` (an exit, or -1 = full depth) on the residual `state` (m x D of the batch) of its layer. *kl gets
  * the weighted mean. With d_state != NULL: adds weight * d(mean KL)/d state, and to the gradients of the
- * exit's map. guess (goals->n, may be NULL) receives what it says. */
+ * exit's maps (what `prev` reads counts as given). chain: for exits with prev only. guess (goals->n, may be
+ * NULL) receives what it says. */
 enum foray_status foray_loss_head(struct foray_loss *l, struct foray_net *n, int e, const float *state,
-                                  const struct foray_goals *goals, float weight, float *d_state, double *kl,
-                                  struct foray_guess *guess, struct foray_err *err) FORAY_NODISCARD;
+                                  const struct foray_chain *chain, const struct foray_goals *goals,
+                                  float weight, float *d_state, double *kl, struct foray_guess *guess,
+                                  struct foray_err *err) FORAY_NODISCARD;
 
 void foray_goals_deinit(struct foray_goals *g);
 /* Adds the scored positions of a document that starts at row `start` of the batch. prompt_weight: of
@@ -49,16 +62,17 @@ void foray_goals_deinit(struct foray_goals *g);
 enum foray_status foray_goals_add(struct foray_goals *g, const struct foray_doc *d, int start,
                                   float prompt_weight, struct foray_err *err) FORAY_NODISCARD;
 
-/* map = ridge regression from normalised states x (rows x D) to y (rows x D); x and y are read through these
+/* map = ridge regression from normalised states x (rows x K) to y (rows x D); x and y are read through these
  * sums, which the caller adds up batch by batch. */
 struct foray_ridge {
-  int D;
+  int K, D;
   double rows;
-  float *xx, *yx; /* D x D: sum of x x^T; sum of y x^T */
+  float *xx, *yx; /* K x K: sum of x x^T; D x K: sum of y x^T */
 };
-enum foray_status foray_ridge_open(int D, struct foray_ridge *r, struct foray_err *err) FORAY_NODISCARD;
+enum foray_status foray_ridge_open(int K, int D, struct foray_ridge *r,
+                                   struct foray_err *err) FORAY_NODISCARD;
 void foray_ridge_add(struct foray_ridge *r, struct foray_mm *g, int m, const float *x, const float *y);
-/* lambda is relative to the mean diagonal of xx. */
+/* map: D x K. lambda is relative to the mean diagonal of xx. */
 enum foray_status foray_ridge_solve(struct foray_ridge *r, double lambda, float *map,
                                     struct foray_err *err) FORAY_NODISCARD;
 void foray_ridge_close(struct foray_ridge *r);

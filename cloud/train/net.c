@@ -245,6 +245,7 @@ void foray_net_close(struct foray_net *n) {
     foray_mm_b_free(&n->exit_bwd[e]);
     param_free(&n->exit[e].norm);
     param_free(&n->exit[e].map);
+    param_free(&n->exit[e].prev);
   }
   foray_mm_b_free(&n->head_fwd);
   foray_mm_b_free(&n->head_bwd);
@@ -417,7 +418,8 @@ enum foray_status foray_net_refresh(struct foray_net *n, struct foray_err *err) 
   return st;
 }
 
-enum foray_status foray_net_add_exit(struct foray_net *n, int layer, int head_rows, struct foray_err *err) {
+enum foray_status foray_net_add_exit(struct foray_net *n, int layer, int head_rows, bool prev,
+                                     struct foray_err *err) {
   if (n->n_exits >= FORAY_EXITS_MAX || layer < 1 || layer >= n->n_layer || !n->n_head ||
       (n->n_exits && n->exit[n->n_exits - 1].layer >= layer))
     return foray_err_set(err, FORAY_E_ARG,
@@ -434,6 +436,8 @@ enum foray_status foray_net_add_exit(struct foray_net *n, int layer, int head_ro
   if ((st = param_init(&x->norm, name, d, 0, err))) return st;
   snprintf(name, sizeof name, "exit.%d.map", e);
   if ((st = param_init(&x->map, name, d * d, 0, err))) return st;
+  snprintf(name, sizeof name, "exit.%d.prev", e);
+  if (prev && (st = param_init(&x->prev, name, d * d, 0, err))) return st;
   for (size_t i = 0; i < d; i++) x->norm.w[i] = 1;
   st = foray_mm_pack(n->gemm, n->head_dense, n->D, x->head_rows, d, true, true, &n->exit_fwd[e], err);
   if (!st)
@@ -463,5 +467,6 @@ void foray_net_params(struct foray_net *n, foray_param_fn *fn, void *arg) {
   for (int e = 0; e < n->n_exits; e++) {
     fn(arg, &n->exit[e].norm);
     fn(arg, &n->exit[e].map);
+    if (n->exit[e].prev.n) fn(arg, &n->exit[e].prev);
   }
 }

@@ -73,6 +73,7 @@ struct foray_net_exit {
   int layer, head_rows;
   struct foray_param norm; /* D */
   struct foray_param map;  /* D x D */
+  struct foray_param prev; /* D x D, of the final state of the position before; n = 0: not read */
 };
 
 struct foray_net {
@@ -144,8 +145,9 @@ enum foray_status foray_net_full_head(struct foray_net *n, bool backward,
 enum foray_status foray_net_train_all(struct foray_net *n, struct foray_err *err) FORAY_NODISCARD;
 /* Packs the weights anew after a full-tuning step, where the kernel keeps them packed. */
 enum foray_status foray_net_refresh(struct foray_net *n, struct foray_err *err) FORAY_NODISCARD;
-/* Exit after `layer` blocks with norm = ones, map = 0; call after set_vocab, in rising order of layer. */
-enum foray_status foray_net_add_exit(struct foray_net *n, int layer, int head_rows,
+/* Exit after `layer` blocks with norm = ones, map = prev = 0; call after set_vocab, in rising order of layer.
+ */
+enum foray_status foray_net_add_exit(struct foray_net *n, int layer, int head_rows, bool prev,
                                      struct foray_err *err) FORAY_NODISCARD;
 
 /* Applies fn to each trained parameter, in a fixed order. */

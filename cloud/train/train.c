@@ -169,9 +169,11 @@ static enum foray_status ridge_start(struct foray_tune *t, struct batch *b, stru
   struct foray_pool *pool = foray_mm_pool(n->gemm);
   size_t D = (size_t)n->D, cap = (size_t)t->o->batch * D;
   struct foray_ridge ridge[FORAY_EXITS_MAX] = {{0}};
-  float *x = malloc(cap * 4), *y = malloc(cap * 4), *s = malloc(cap * 4);
-  enum foray_status st = x && y && s ? FORAY_OK : nomem(err);
-  for (int e = 0; !st && e < n->n_exits; e++) st = foray_ridge_open(n->D, &ridge[e], err);
+  float *x = malloc(cap * 8), *y = malloc(cap * 4), *s = malloc(cap * 4), *p = malloc(cap * 4);
+  float *q = malloc(cap * 4), *w = malloc(D * D * 8);
+  enum foray_status st = x && y && s && p && q && w ? FORAY_OK : nomem(err);
+  int K = t->o->prev ? 2 * n->D : n->D; /* [own state | final state of the position before] */
+  for (int e = 0; !st && e < n->n_exits; e++) st = foray_ridge_open(K, n->D, &ridge[e], err);
   for (int seen = 0; !st && seen < t->o->ridge_tokens && !(t->o->stop && *t->o->stop);) {
     if ((st = batch_fill(b, t, r, err))) break;
     if ((st = forward(t, b, err))) break;
@@ -180,18 +182,37 @@ static enum foray_status ridge_start(struct foray_tune *t, struct batch *b, stru
       const float *state = foray_acts_state(t->acts, e < 0 ? n->n_layer : n->exit[e].layer);
       for (int i = 0; i < R; i++) memcpy(s + (size_t)i * D, state + (size_t)b->goals.row[i] * D, D * 4);
       foray_ew_rmsnorm(pool, R, n->D, n->cfg.rms_eps, s, e < 0 ? n->out_norm : n->exit[e].norm.w,
-                       e < 0 ? y : x);
-      if (e >= 0) foray_ridge_add(&ridge[e], n->gemm, R, x, y);
+                       e < 0 ? y : q);
+      if (e < 0) {
+        for (int i = 0; i < R; i++)
+          if (b->goals.before[i] >= 0)
+            memcpy(s + (size_t)i * D, state + (size_t)b->goals.before[i] * D, D * 4);
+          else
+            memset(s + (size_t)i * D, 0, D * 4);
+        foray_ew_rmsnorm(pool, R, n->D, n->cfg.rms_eps, s, n->out_norm, p);
+        continue;
+      }
+      for (int i = 0; i < R; i++) {
+        float *to = x + (size_t)i * (size_t)K;
+        memcpy(to, q + (size_t)i * D, D * 4);
+        if (t->o->prev) memcpy(to + D, p + (size_t)i * D, D * 4);
+      }
+      foray_ridge_add(&ridge[e], n->gemm, R, x, y);
     }
     seen += R;
     if (t->o->log)
       fprintf(t->o->log, "\rridge start: %d of %d tokens ", seen, t->o->ridge_tokens), fflush(t->o->log);
   }
   if (t->o->log) fprintf(t->o->log, "\n");
-  for (int e = 0; !st && e < n->n_exits; e++)
-    st = foray_ridge_solve(&ridge[e], t->o->ridge_lambda, n->exit[e].map.w, err);
+  for (int e = 0; !st && e < n->n_exits; e++) {
+    st = foray_ridge_solve(&ridge[e], t->o->ridge_lambda, w, err);
+    for (size_t i = 0; !st && i < D; i++) {
+      memcpy(n->exit[e].map.w + i * D, w + i * (size_t)K, D * 4);
+      if (t->o->prev) memcpy(n->exit[e].prev.w + i * D, w + i * (size_t)K + D, D * 4);
+    }
+  }
   for (int e = 0; e < FORAY_EXITS_MAX; e++) foray_ridge_close(&ridge[e]);
-  free(x), free(y), free(s);
+  free(x), free(y), free(s), free(p), free(q), free(w);
   return st;
 }
 
@@ -222,10 +243,11 @@ static int schedule(const struct foray_tune_opts *o) { return o->schedule > 0 ? 
 static void run_key(const struct foray_tune *t, uint8_t key[FORAY_SHA256_BYTES]) {
   const struct foray_tune_opts *o = t->o;
   char s[1024];
-  int n = snprintf(s, sizeof s, "%d %d %d %d %g %g %g %g %g %g %g %g %d %d %d %d %llu %llu %u", o->head_rows,
-                   o->vocab, o->rank, o->first, o->alpha, o->lr, o->map_lr, o->clip, o->decay, o->exit_weight,
-                   o->full_weight, o->prompt_weight, schedule(o), o->batch, o->warmup, t->corpus.n,
-                   (unsigned long long)t->corpus.scored, (unsigned long long)o->seed, t->net->cfg.n_embd);
+  int n = snprintf(s, sizeof s, "%d %d %d %d %d %g %g %g %g %g %g %g %g %d %d %d %d %llu %llu %u", o->prev,
+                   o->head_rows, o->vocab, o->rank, o->first, o->alpha, o->lr, o->map_lr, o->clip, o->decay,
+                   o->exit_weight, o->full_weight, o->prompt_weight, schedule(o), o->batch, o->warmup,
+                   t->corpus.n, (unsigned long long)t->corpus.scored, (unsigned long long)o->seed,
+                   t->net->cfg.n_embd);
   for (int e = 0; e < o->n_exits; e++) n += snprintf(s + n, sizeof s - (size_t)n, " %d", o->layer[e]);
   foray_sha256_once(s, (size_t)n, key);
 }
@@ -289,7 +311,9 @@ static enum foray_status train(struct foray_tune *t, struct batch *b, struct ord
     kl[0] = 0;
     for (int e = o->rank ? -1 : 0; !st && e < n->n_exits; e++) {
       int l = e < 0 ? n->n_layer : n->exit[e].layer;
-      st = foray_loss_head(t->loss, n, e, foray_acts_state(t->acts, l), &b->goals,
+      struct foray_chain chain = {
+          .last = foray_acts_state(t->acts, n->n_layer), .mix = true, .draw = (uint32_t)t->step};
+      st = foray_loss_head(t->loss, n, e, foray_acts_state(t->acts, l), &chain, &b->goals,
                            (float)(e < 0 ? o->full_weight : o->exit_weight), t->d_state[l], &kl[e + 1], NULL,
                            err);
     }
@@ -372,7 +396,8 @@ static enum foray_status open_net(struct foray_tune *t, struct foray_err *err) {
   if (!st) st = foray_net_open(o->model, o->gemm, o->rank ? o->first : INT_MAX, &t->net, err);
   if (!st) st = foray_net_set_vocab(t->net, ids, rows, err);
   if (!st && o->rank) st = foray_net_add_lora(t->net, o->first, o->rank, (float)o->alpha, o->seed, err);
-  for (int e = 0; !st && e < o->n_exits; e++) st = foray_net_add_exit(t->net, o->layer[e], o->head_rows, err);
+  for (int e = 0; !st && e < o->n_exits; e++)
+    st = foray_net_add_exit(t->net, o->layer[e], o->head_rows, o->prev, err);
   if (!st) st = foray_acts_open(t->net, o->batch, &t->acts, err);
   if (!st) st = foray_loss_open(t->net, o->batch, &t->loss, err);
   free(ids);
@@ -395,7 +420,7 @@ static enum foray_status write_file(struct foray_tune *t, const char *report, st
   char base[FORAY_SHA256_HEX], target[FORAY_SHA256_HEX] = "";
   uint32_t layer[FORAY_EXITS_MAX], rows[FORAY_EXITS_MAX];
   float threshold[FORAY_EXITS_MAX];
-  const float *norm[FORAY_EXITS_MAX], *map[FORAY_EXITS_MAX];
+  const float *norm[FORAY_EXITS_MAX], *map[FORAY_EXITS_MAX], *prev[FORAY_EXITS_MAX];
   foray_model_sha256(o->model, digest);
   foray_sha256_hex(digest, base);
   if (o->target) {
@@ -411,6 +436,7 @@ static enum foray_status write_file(struct foray_tune *t, const char *report, st
     /* where none pays, all are kept behind a threshold that seldom lets a token leave */
     threshold[used] = (float)(o->threshold > 0 ? o->threshold : pays ? t->threshold[e] : 0.98);
     norm[used] = n->exit[e].norm.w;
+    prev[used] = n->exit[e].prev.w;
     map[used++] = n->exit[e].map.w;
   }
   struct foray_exits_write_lora *lora = NULL;
@@ -443,6 +469,7 @@ static enum foray_status write_file(struct foray_tune *t, const char *report, st
                                 .threshold = threshold,
                                 .norm = norm,
                                 .map = map,
+                                .prev = o->prev ? prev : NULL,
                                 .n_vocab = (uint32_t)n->n_head,
                                 .vocab = n->vocab,
                                 .n_lora = n_lora,

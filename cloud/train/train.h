@@ -15,6 +15,7 @@ struct foray_tune_opts {
   const char *command;              /* recorded in the file */
   int n_exits, layer[FORAY_EXITS_MAX];
   int head_rows; /* of each exit */
+  bool prev;     /* exits read what the position before kept */
   int vocab;     /* rows of the trimmed head */
   int rank;      /* of the LoRA; 0 = frozen model, maps only */
   int first;     /* first block with a LoRA */

@@ -28,7 +28,7 @@ static enum foray_status make(struct foray_err *err) {
   for (uint32_t i = 0; i < V; i++) ids[i] = (i * 101) % 1009;
   const uint32_t layer[] = {3, 5}, rows[] = {128, 300};
   const float threshold[] = {0.7f, 0.8f};
-  const float *norms[] = {norm, norm}, *maps[] = {map[0], map[1]};
+  const float *norms[] = {norm, norm}, *maps[] = {map[0], map[1]}, *prevs[] = {map[1], map[0]};
   const struct foray_exits_write_lora lora = {"blk.2.attn_q.weight", R, D, N_OUT, la, lb};
   const struct foray_exits_write w = {.arch = "llama",
                                       .name = "tiny",
@@ -46,6 +46,7 @@ static enum foray_status make(struct foray_err *err) {
                                       .threshold = threshold,
                                       .norm = norms,
                                       .map = maps,
+                                      .prev = prevs,
                                       .n_vocab = V,
                                       .vocab = ids,
                                       .n_lora = 1,
@@ -72,6 +73,7 @@ TEST(what_was_written_is_read) {
   CU_ASSERT(memcmp(x->exit[0].norm, norm, sizeof norm) == 0);
   double worst = 0;
   for (int i = 0; i < D * D; i++) worst = fmax(worst, fabs((double)(x->exit[1].map[i] - map[1][i])));
+  for (int i = 0; i < D * D; i++) worst = fmax(worst, fabs((double)(x->exit[1].prev[i] - map[0][i])));
   CU_ASSERT(worst < 1.0 / 127);
   CU_ASSERT_EQUAL(foray_exits_check_base(x, BASE, 8, D, &err), FORAY_OK);
   CU_ASSERT_EQUAL(foray_exits_check_base(x, BASE, 9, D, &err), FORAY_E_MISMATCH);

@@ -55,8 +55,8 @@ static bool rig_open(struct rig *r, int threads) {
   for (uint32_t i = 0; i < 40; i++) ids[i] = (i * 7 + 3) % 60;
   if (foray_pool_open(threads, &r->pool, &err) || foray_mm_open(FORAY_MM_F32, r->pool, &r->gemm, &err) ||
       foray_net_open_random(&TINY, r->gemm, 5, &r->net, &err) || foray_net_set_vocab(r->net, ids, 40, &err) ||
-      foray_net_add_lora(r->net, 0, 4, 8, 9, &err) || foray_net_add_exit(r->net, 1, 16, &err) ||
-      foray_net_add_exit(r->net, 2, 40, &err) || foray_acts_open(r->net, 64, &r->acts, &err) ||
+      foray_net_add_lora(r->net, 0, 4, 8, 9, &err) || foray_net_add_exit(r->net, 1, 16, true, &err) ||
+      foray_net_add_exit(r->net, 2, 40, false, &err) || foray_acts_open(r->net, 64, &r->acts, &err) ||
       foray_loss_open(r->net, 64, &r->loss, &err))
     return false;
   foray_net_params(r->net, fill_random, &stream);
@@ -98,11 +98,14 @@ static double rig_loss(struct rig *r, bool back) {
   struct foray_err err = {0};
   float *d[4] = {0};
   double total = 0, kl;
+  float prev[64 * 32]; /* given: no gradient passes through it */
+  for (uint32_t i = 0; i < 64 * 32; i++) prev[i] = rnd(77, i);
   CU_ASSERT_EQUAL_FATAL(foray_net_forward(r->net, r->acts, r->m, r->tokens, r->seg, 2, &err), FORAY_OK);
   for (int i = 0; back && i < 4; i++) d[i] = calloc((size_t)r->m * 32, sizeof(float));
   for (int e = -1; e < 2; e++) {
     int l = e < 0 ? 3 : r->net->exit[e].layer;
-    CU_ASSERT_EQUAL_FATAL(foray_loss_head(r->loss, r->net, e, foray_acts_state(r->acts, l), &r->goals,
+    struct foray_chain chain = {.last = prev};
+    CU_ASSERT_EQUAL_FATAL(foray_loss_head(r->loss, r->net, e, foray_acts_state(r->acts, l), &chain, &r->goals,
                                           W[e + 1], d[l], &kl, NULL, &err),
                           FORAY_OK);
     total += (double)W[e + 1] * kl;
@@ -154,7 +157,7 @@ TEST(gradients_equal_finite_differences) {
   rig_loss(&r, true);
   struct probe q = {&r, 0, 0};
   foray_net_params(r.net, check_param, &q);
-  CU_ASSERT_EQUAL(q.checked, 2 * (3 * 7 * 2 + 2));
+  CU_ASSERT_EQUAL(q.checked, 2 * (3 * 7 * 2 + 3));
   CU_ASSERT(q.worst < 0.02);
   rig_close(&r);
 }
@@ -244,7 +247,7 @@ TEST(ridge_recovers_a_linear_map) {
   float w[D * D], map[D * D], *x = malloc(N * D * 4), *y = calloc(N * D, 4);
   CU_ASSERT_EQUAL_FATAL(foray_pool_open(1, &pool, &err), FORAY_OK);
   CU_ASSERT_EQUAL_FATAL(foray_mm_open(FORAY_MM_F32, pool, &g, &err), FORAY_OK);
-  CU_ASSERT_EQUAL_FATAL(foray_ridge_open(D, &r, &err), FORAY_OK);
+  CU_ASSERT_EQUAL_FATAL(foray_ridge_open(D, D, &r, &err), FORAY_OK);
   for (int i = 0; i < D * D; i++) w[i] = rnd(3, (uint32_t)i);
   for (int i = 0; i < N * D; i++) x[i] = rnd(4, (uint32_t)i);
   for (int i = 0; i < N; i++)
