@@ -96,6 +96,7 @@ enum foray_status foray_exits_file_write(const char *path, const struct foray_ex
   foray_gguf_writer_arr(o.w, "foray.exits.layer", FORAY_GGUF_U32, w->layer, (size_t)w->n_exits);
   foray_gguf_writer_arr(o.w, "foray.exits.head_rows", FORAY_GGUF_U32, w->head_rows, (size_t)w->n_exits);
   foray_gguf_writer_arr(o.w, "foray.exits.threshold", FORAY_GGUF_F32, w->threshold, (size_t)w->n_exits);
+  foray_gguf_writer_u32(o.w, "foray.exits.check", w->check);
   foray_gguf_writer_str(o.w, "foray.exits.command", w->command);
   foray_gguf_writer_u64(o.w, "foray.exits.seed", w->seed);
   foray_gguf_writer_u64(o.w, "foray.exits.tokens", w->tokens);

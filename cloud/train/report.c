@@ -13,7 +13,7 @@
 /* A draft block; early tokens that may wait for a check (rt/drafter.h); lengths of a run of early tokens that
  * are told apart: an exit that reads the position before knows its final state, its own guess, a guess of a
  * guess. */
-enum { DRAFTS = 8, CHECK = 7, CHAIN = 3 };
+enum { DRAFTS = 8, CHECK_MAX = 7, CHAIN = 3 };
 static const double OFF = 2; /* threshold of an exit that is not tested */
 static const double STOP =
     0.5; /* a block ends behind a less probable token: policy max-prob (docs/drafting.md) */
@@ -148,12 +148,12 @@ struct play {
 static struct block {
   int n, id[DRAFTS], by[DRAFTS];
 } draft(const struct foray_net *n, const struct table *s, const struct cost *c,
-        const double thr[FORAY_EXITS_MAX], double stop, int i, double *bytes) {
+        const double thr[FORAY_EXITS_MAX], int check, double stop, int i, double *bytes) {
   struct block b = {0};
   int full = s->heads - 1, unchecked = 0;
   for (bool end = false; !end && b.n < DRAFTS && i + b.n < s->n && s->doc[i + b.n] == s->doc[i];) {
     int k = b.n, early = k - unchecked, h = full, tests = 0;
-    if (early < CHECK && !(k == 0 && full > 0 && n->exit[0].prev.n)) {
+    if (early < check && !(k == 0 && full > 0 && n->exit[0].prev.n)) {
       h = leaves(s, i + k, early, thr);
       for (int e = 0; e <= h && e < full; e++) tests += thr[e] < OFF;
     }
@@ -177,10 +177,10 @@ static struct block {
 
 /* Blocks over each answer; a block ends behind a token that full depth gives less than `stop`. */
 static struct play play(const struct foray_net *n, const struct table *s, const struct cost *c,
-                        const double thr[FORAY_EXITS_MAX], double stop) {
+                        const double thr[FORAY_EXITS_MAX], int check, double stop) {
   struct play p = {0};
   for (int i = 0; i < s->n;) {
-    struct block b = draft(n, s, c, thr, stop, i, &p.bytes);
+    struct block b = draft(n, s, c, thr, check, stop, i, &p.bytes);
     int ok = 1, acc = 0;
     for (int k = 0; k < b.n; k++) {
       int right = b.id[k] == s->right[i + k];
@@ -261,7 +261,7 @@ static enum foray_status simulate(const struct foray_tune *t, const struct table
       static const double ALL[] = {0.2, 0.3, 0.4, 0.5, 0.7, 0.9};
       for (int e = 0; e < FORAY_EXITS_MAX; e++) thr[e] = k == -2 ? OFF : k == -1 ? t->threshold[e] : ALL[k];
       double threshold = k == -2 ? 1 : k == -1 ? 0 : ALL[k];
-      struct play p = play(n, s, &c, thr, stop);
+      struct play p = play(n, s, &c, thr, k == -1 ? t->check : CHECK_MAX, stop);
       if (k == -2) base = p.accepted / p.bytes;
       st = add(b,
                "%s{\"stop\":%.1f,\"threshold\":%.2f,\"accepted_per_block\":%.3f,\"drafted\":%.0f,\"bytes_per_"
@@ -277,7 +277,7 @@ static enum foray_status simulate(const struct foray_tune *t, const struct table
   if (!st) st = add(b, "],\"thresholds\":[");
   for (int e = 0; !st && e < n->n_exits; e++)
     st = add(b, t->threshold[e] < OFF ? "%s%.2f" : "%snull", e ? "," : "", t->threshold[e]);
-  return st ? st : add(b, "],\"ratio\":%.4f}", t->ratio);
+  return st ? st : add(b, "],\"check\":%d,\"ratio\":%.4f}", t->check, t->ratio);
 }
 
 static struct cost costs(const struct foray_net *n) {
@@ -289,34 +289,39 @@ static struct cost costs(const struct foray_net *n) {
   return c;
 }
 
-/* Thresholds with the most accepted tokens a byte, by coordinate ascent; an exit that does not pay for its
- * test is off. */
-static double choose(const struct foray_net *n, const struct table *s, double thr[FORAY_EXITS_MAX]) {
-  static const double GRID[] = {0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5,
-                                0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98};
-  struct cost c = costs(n);
-  double try[FORAY_EXITS_MAX], best = 0, base = 0;
+/* Thresholds, and how many early tokens may wait for a check, with the most accepted tokens a byte, by
+ * coordinate ascent; an exit that does not pay for its test is off. */
+static double choose(const struct foray_net *n, const struct table *s, double thr[FORAY_EXITS_MAX],
+                     int *check) {
+  static const double GRID[] = {0.02, 0.05, 0.1,  0.15, 0.2,  0.25, 0.3,  0.35, 0.4,  0.45, 0.5,
+                                0.55, 0.6,  0.65, 0.7,  0.75, 0.8,  0.85, 0.9,  0.95, 0.98};
   static const double START[] = {OFF, 0.9, 0.6, 0.3};
-  for (int start = 0; start < 4; start++) {
-    for (int e = 0; e < FORAY_EXITS_MAX; e++) try[e] = START[start];
-    struct play p = play(n, s, &c, try, STOP);
-    double top = p.accepted / p.bytes;
-    if (start == 0) base = top;
-    for (int round = 0; round < 4; round++)
-      for (int e = n->n_exits - 1; e >= 0; e--) {
-        double keep = try[e];
-        for (int k = -1; k < (int)(sizeof GRID / sizeof GRID[0]); k++) {
-          try[e] = k < 0 ? OFF : GRID[k];
-          p = play(n, s, &c, try, STOP);
-          if (p.accepted / p.bytes > top) top = p.accepted / p.bytes, keep = try[e];
+  struct cost c = costs(n);
+  double best = 0, base = 0;
+  *check = CHECK_MAX;
+  for (int start = 0; start < 4; start++)
+    for (int waiting = 1; waiting <= CHECK_MAX; waiting++) {
+      double try[FORAY_EXITS_MAX];
+      for (int e = 0; e < FORAY_EXITS_MAX; e++) try[e] = START[start];
+      struct play p = play(n, s, &c, try, waiting, STOP);
+      double top = p.accepted / p.bytes;
+      if (start == 0) base = top;
+      for (int round = 0; round < 3; round++)
+        for (int e = n->n_exits - 1; e >= 0; e--) {
+          double keep = try[e];
+          for (int k = -1; k < (int)(sizeof GRID / sizeof GRID[0]); k++) {
+            try[e] = k < 0 ? OFF : GRID[k];
+            p = play(n, s, &c, try, waiting, STOP);
+            if (p.accepted / p.bytes > top) top = p.accepted / p.bytes, keep = try[e];
+          }
+          try[e] = keep;
         }
-        try[e] = keep;
+      if (top > best) {
+        best = top;
+        *check = waiting;
+        memcpy(thr, try, sizeof try);
       }
-    if (top > best) {
-      best = top;
-      memcpy(thr, try, sizeof try);
     }
-  }
   return base > 0 ? best / base : 0;
 }
 
@@ -331,7 +336,7 @@ enum foray_status foray_tune_report(struct foray_tune *t, bool fold, char **repo
     for (int c = 1; !st && c < CHAIN; c++) st = fill(t, &s, c, err);
   }
   if (!st) {
-    t->ratio = choose(t->net, &s, t->threshold);
+    t->ratio = choose(t->net, &s, t->threshold, &t->check);
     st = describe(t, &s, &b);
     if (!st) st = simulate(t, &s, &b);
     if (st) nomem(err);

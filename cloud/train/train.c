@@ -467,6 +467,7 @@ static enum foray_status write_file(struct foray_tune *t, const char *report, st
                                 .layer = layer,
                                 .head_rows = rows,
                                 .threshold = threshold,
+                                .check = (uint32_t)t->check,
                                 .norm = norm,
                                 .map = map,
                                 .prev = o->prev ? prev : NULL,

@@ -51,6 +51,7 @@ struct foray_tune {
   float *low_batch;
   int step;
   double threshold[FORAY_EXITS_MAX]; /* of each exit, by the report; 2 = it does not pay */
+  int check;                         /* early tokens that may wait for full depth's look, by the report */
   double ratio;                      /* accepted tokens a byte with them, over full depth */
   double coverage;                   /* of the vocabulary list over the text */
   uint64_t tokens;                   /* trained on */

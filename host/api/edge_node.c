@@ -104,6 +104,10 @@ struct foray_dev *foray_edge_node_device(const struct foray_edge_node *n) {
 }
 const struct foray_image *foray_edge_node_image(const struct foray_edge_node *n) { return n->image; }
 
+uint32_t foray_edge_node_check(const struct foray_edge_node *n) {
+  return n ? foray_drafter_defaults(n->drafter).check : 0;
+}
+
 float foray_edge_node_threshold(const struct foray_edge_node *n, uint32_t e) {
   return n && e < n->image->config.n_exits ? n->image->config.exit_threshold[e] : 2;
 }

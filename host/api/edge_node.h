@@ -22,5 +22,7 @@ struct foray_dev *foray_edge_node_device(const struct foray_edge_node *n);      
 const struct foray_image *foray_edge_node_image(const struct foray_edge_node *n); /* borrowed */
 /* Default confidence threshold of exit e, from the exits file; 2 (never) where there is no such exit. */
 float foray_edge_node_threshold(const struct foray_edge_node *n, uint32_t e);
+/* Default of foray_draft_params.check. */
+uint32_t foray_edge_node_check(const struct foray_edge_node *n);
 
 #endif

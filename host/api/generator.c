@@ -237,6 +237,7 @@ static enum foray_status gen_params(struct foray_generator *g, const struct fora
   if (r->draft_p_min > 0) p->policy.threshold = r->draft_p_min;
   for (uint32_t e = 0; e < FORAY_DRAFT_EXITS_MAX; e++)
     p->exit_top[e] = r->exit_threshold > 0 ? r->exit_threshold : foray_edge_node_threshold(g->edge, e);
+  p->check = r->no_check ? 0 : foray_edge_node_check(g->edge);
   /* Drafting ahead fills time in which the device would idle; on one machine it takes that time from the
    * cloud. */
   p->ahead = r->no_ahead || g->local ? 0 : p->policy.max;
@@ -304,6 +305,7 @@ static enum foray_status run_cloud(struct run *run, const struct foray_gen_reque
     res->exits[e].layer = foray_generator_exit_layer(g, e);
     res->exits[e].drafted = st.exit_drafted[e];
     res->exits[e].accepted = st.exit_accepted[e];
+    res->exits[e].judged = st.exit_judged[e];
   }
   res->device_bytes = st.draft_bytes;
   res->device_prompt_bytes = st.prompt_bytes;

@@ -135,6 +135,11 @@ static enum foray_status exits(struct foray_exits *x, const struct foray_gguf *g
   if (layer->count > FORAY_EXITS_MAX || rows->count != layer->count || thr->count != layer->count)
     return bad(path, err, "the lists of exits differ in length or are too long");
   x->n_exits = (int)layer->count;
+  x->check = FORAY_EXITS_CHECK_MAX; /* files of version 1 do not say */
+  if (foray_gguf_find_kv(g, "foray.exits.check") &&
+      (st = foray_gguf_get_u32(g, "foray.exits.check", &x->check, err)))
+    return st;
+  if (x->check < 1 || x->check > FORAY_EXITS_CHECK_MAX) return bad(path, err, "check is outside 1..7");
   for (int e = 0; e < x->n_exits; e++) {
     struct foray_exits_head *h = &x->exit[e];
     char name[32];

@@ -38,6 +38,7 @@ enum {
   FORAY_EXITS_VERSION = 2, /* 1 is read too */
   FORAY_EXITS_MAX = 8,     /* exits per model */
   FORAY_EXITS_PATH_MAX = 4096,
+  FORAY_EXITS_CHECK_MAX = 7,
   FORAY_EXITS_LORA_RANK_MAX = 256,
 };
 
@@ -65,6 +66,7 @@ struct foray_exits {
   char sha256[65];        /* of all tensor bytes of this file in file order: the identity of the adapter */
   char name[64];
   uint32_t n_layer, n_embd;
+  uint32_t check; /* default: early tokens that may wait for full depth's look, 1..FORAY_EXITS_CHECK_MAX */
   int n_exits;
   struct foray_exits_head exit[FORAY_EXITS_MAX];
   uint32_t n_vocab;

@@ -113,8 +113,9 @@ struct foray_image_config {
   uint32_t exit_layer[FORAY_IMAGE_EXITS_MAX];  /* blocks that run before, strictly rising, 1..n_layer-1 */
   uint32_t exit_rows[FORAY_IMAGE_EXITS_MAX];   /* how many rows of the trimmed head it uses */
   float exit_threshold[FORAY_IMAGE_EXITS_MAX]; /* default: leave when the top probability is greater */
-  uint32_t exit_prev; /* 1: exits also read the final state of the position before (model/exits.h) */
-  uint32_t n_trim;    /* ids in the vocabulary list; 0: no trimmed head */
+  uint32_t exit_check; /* default: early tokens that may wait for a check; 0: an older image, as 7 */
+  uint32_t exit_prev;  /* 1: exits also read the final state of the position before (model/exits.h) */
+  uint32_t n_trim;     /* ids in the vocabulary list; 0: no trimmed head */
   uint8_t source_sha256[FORAY_SHA256_BYTES];    /* the GGUF file */
   uint8_t tokenizer_sha256[FORAY_SHA256_BYTES]; /* foray_tokenizer_hash */
   uint8_t exits_sha256[FORAY_SHA256_BYTES];     /* foray_exits.sha256; zeros without */

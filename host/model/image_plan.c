@@ -4,6 +4,7 @@
 #include "core/checked.h"
 #include "core/err.h"
 #include "model/config.h"
+#include "model/exits.h"
 
 #include <math.h>
 #include <string.h>
@@ -93,6 +94,7 @@ enum foray_status foray_image_config_check(const struct foray_image_config *c, c
   LIMIT(tied, 0, 1);
   LIMIT(n_exits, 0, FORAY_IMAGE_EXITS_MAX);
   LIMIT(exit_prev, 0, c->n_exits != 0);
+  LIMIT(exit_check, 0, FORAY_EXITS_CHECK_MAX);
   LIMIT(n_trim, 0, c->n_vocab);
   if (c->n_embd % 32 || c->n_ff % 32 || c->head_dim % 2 || (c->n_head * c->head_dim) % 32 ||
       c->n_head % c->n_head_kv) {
@@ -278,7 +280,8 @@ void foray_image_header_encode(const struct foray_image_header *h, uint8_t *page
   put_bytes(&c, g->source_sha256, FORAY_SHA256_BYTES);
   put_bytes(&c, g->tokenizer_sha256, FORAY_SHA256_BYTES);
   put_bytes(&c, g->exits_sha256, FORAY_SHA256_BYTES);
-  put_u32(&c, g->exit_prev); /* came later: zero in older images */
+  put_u32(&c, g->exit_prev); /* these came later: zero in older images */
+  put_u32(&c, g->exit_check);
   foray_sha256_once(page, HASH_AT, page + HASH_AT);
 }
 
@@ -331,6 +334,7 @@ enum foray_status foray_image_header_decode(const uint8_t *page, const char *lab
   get_bytes(&p, g->tokenizer_sha256, FORAY_SHA256_BYTES);
   get_bytes(&p, g->exits_sha256, FORAY_SHA256_BYTES);
   g->exit_prev = get_u32(&p);
+  g->exit_check = get_u32(&p);
   for (; p < page + HASH_AT; p++) {
     if (*p) {
       return foray_err_set(err, FORAY_E_FORMAT, "%s: offset %d: reserved byte is not zero", label,

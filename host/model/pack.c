@@ -155,6 +155,7 @@ static enum foray_status read_exits(struct foray_pack_job *j, struct foray_err *
   g->n_trim = x->n_vocab;
   g->n_exits = (uint32_t)x->n_exits;
   g->exit_prev = x->n_exits && x->exit[0].prev;
+  g->exit_check = x->n_exits ? x->check : 0;
   for (int e = 0; e < x->n_exits; e++) {
     g->exit_layer[e] = x->exit[e].layer;
     g->exit_rows[e] = x->exit[e].head_rows;

@@ -29,6 +29,7 @@ struct foray_drafter {
 
 struct foray_draft_params foray_drafter_defaults(const struct foray_drafter *d) {
   struct foray_draft_params p = foray_draft_defaults();
+  if (d->img->config.exit_check) p.check = d->img->config.exit_check;
   for (uint32_t e = 0; e + 1 < d->lw->n_test && e < FORAY_DRAFT_EXITS_MAX; e++)
     p.exit_top[e] = d->img->config.exit_threshold[e];
   return p;

@@ -48,6 +48,7 @@ struct foray_gen_params foray_gen_defaults(void) {
   struct foray_gen_params p = {.max_tokens = 128, .policy = foray_policy_default(FORAY_POLICY_MAXPROB)};
   struct foray_draft_params d = foray_draft_defaults();
   memcpy(p.exit_top, d.exit_top, sizeof p.exit_top);
+  p.check = d.check;
   return p;
 }
 
@@ -65,6 +66,7 @@ static enum foray_status draft_some(struct gen *g, const uint32_t *tokens, uint3
   dp.temperature = g->p->temperature;
   dp.seed = g->p->seed;
   memcpy(dp.exit_top, g->p->exit_top, sizeof dp.exit_top);
+  dp.check = g->p->check;
   for (uint32_t i = 0; i < g->p->n_eog && i < FORAY_DRAFT_STOPS; i++) dp.stop_ids[dp.n_stop++] = g->p->eog[i];
   if (a) {
     dp.stop_top = a->stop_top;
@@ -257,6 +259,7 @@ static enum foray_status settle(struct gen *g, const struct foray_verdict *v, bo
       uint32_t e = was[i].exit <= FORAY_DRAFT_EXITS_MAX ? was[i].exit : FORAY_DRAFT_EXITS_MAX;
       g->st->exit_drafted[e]++;
       g->st->exit_accepted[e] += i < v->accepted;
+      g->st->exit_judged[e] += i <= v->accepted; /* behind the first wrong one nothing can be right */
     }
     g->st->drafted += sent;
     g->st->accepted += v->accepted;

@@ -67,6 +67,7 @@ struct foray_gen_params {
   float temperature; /* of the drafter; the target's sampler belongs to the link's side */
   uint64_t seed;     /* the session's, the same as the target's */
   float exit_top[FORAY_DRAFT_EXITS_MAX];
+  uint32_t check; /* foray_draft_params.check */
   struct foray_policy_cfg policy;
   struct foray_policy_state
       *state;     /* carried over from generation to generation; NULL: a fresh one. In and out */
@@ -105,6 +106,7 @@ struct foray_gen_stats {
       verifications;          /* passes of the target: proposals answered, and each token it decoded alone */
   uint32_t drafted, accepted; /* sent to the cloud; found right */
   uint32_t exit_drafted[FORAY_DRAFT_EXITS_MAX + 1], exit_accepted[FORAY_DRAFT_EXITS_MAX + 1];
+  uint32_t exit_judged[FORAY_DRAFT_EXITS_MAX + 1]; /* accepted, or the first of its block that was not */
   uint32_t ahead_drafted,
       ahead_used;        /* drafted while waiting; of those, sent later without being drafted again */
   uint32_t branch_hits;  /* verdicts that a runner-up had foreseen */

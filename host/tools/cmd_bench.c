@@ -129,6 +129,7 @@ static void add(struct sum *to, const struct foray_result *r, const struct foray
     to->r.exits[e].layer = r->exits[e].layer;
     to->r.exits[e].drafted += r->exits[e].drafted;
     to->r.exits[e].accepted += r->exits[e].accepted;
+    to->r.exits[e].judged += r->exits[e].judged;
   }
   to->r.bytes_up += r->bytes_up;
   to->r.bytes_down += r->bytes_down;

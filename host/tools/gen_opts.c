@@ -76,6 +76,8 @@ void gen_opts_table(struct gen_opts *o, const struct foray_opt *own, struct fora
        0, 1},
       {"exit-threshold", 0, FORAY_OPT_DOUBLE, &o->exit_threshold, "P",
        "leave the model early when surer than P (default: the exits file's)", 0, 2},
+      {"no-check", 0, FORAY_OPT_FLAG, &o->no_check, NULL,
+       "keep early drafts as they are when full depth comes past them", 0, 0},
       {"no-ahead", 0, FORAY_OPT_FLAG, &o->no_ahead, NULL,
        "wait for a verdict instead of drafting on (always so with a cloud on this machine)", 0, 0},
       {"chat-template", 0, FORAY_OPT_STR, &o->chat_template, "NAME",
@@ -155,6 +157,7 @@ void gen_opts_request(const struct gen_opts *o, struct foray_request *r) {
   r->draft_min = (uint32_t)o->draft_min;
   r->draft_p_min = (float)o->draft_p_min;
   r->exit_threshold = (float)o->exit_threshold;
+  r->no_check = o->no_check;
   r->no_ahead = o->no_ahead;
   r->chat_template = o->chat_template;
   r->system = o->system;

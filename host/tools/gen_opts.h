@@ -25,7 +25,7 @@ struct gen_opts {
   const char *policy;
   int draft_max, draft_min;
   double draft_p_min, exit_threshold;
-  bool no_ahead;
+  bool no_check, no_ahead;
   /* talk */
   const char *chat_template, *system;
   bool json, quiet;

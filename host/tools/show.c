@@ -101,8 +101,9 @@ json_t *show_exits_json(const struct foray_result *r) {
     char layer[16];
     snprintf(layer, sizeof layer, "%d", r->exits[e].layer);
     json_object_set_new(exits, layer,
-                        json_pack("{sI sI}", "drafted", (json_int_t)r->exits[e].drafted, "accepted",
-                                  (json_int_t)r->exits[e].accepted));
+                        json_pack("{sI sI sI}", "drafted", (json_int_t)r->exits[e].drafted, "accepted",
+                                  (json_int_t)r->exits[e].accepted, "judged",
+                                  (json_int_t)r->exits[e].judged));
   }
   return exits;
 }

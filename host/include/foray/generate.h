@@ -104,6 +104,7 @@ struct foray_request {
   uint32_t draft_min;   /* 0 */
   float draft_p_min;    /* threshold of the policy; 0: its default */
   float exit_threshold; /* leave early when surer than this; 0: the exits file's; > 1: never */
+  bool no_check;        /* early drafts stay as they are when full depth comes past them */
   bool no_ahead;        /* wait for a verdict instead of drafting on; a cloud on this machine implies it */
 };
 FORAY_API struct foray_request foray_request_default(void); /* temperature 0, nothing filtered */
@@ -138,6 +139,7 @@ struct foray_result {
   struct {
     int layer;
     uint32_t drafted, accepted;
+    uint32_t judged; /* accepted, or the first of its block that was not: what "how often right" counts */
   } exits[FORAY_EXITS_SHOWN_MAX];
   uint64_t bytes_up, bytes_down; /* of this run */
   uint64_t device_bytes;         /* streamed from device memory for all drafts, wasted ones too */

@@ -47,6 +47,7 @@ static enum foray_status make(struct foray_err *err) {
                                       .norm = norms,
                                       .map = maps,
                                       .prev = prevs,
+                                      .check = 3,
                                       .n_vocab = V,
                                       .vocab = ids,
                                       .n_lora = 1,
@@ -66,6 +67,7 @@ TEST(what_was_written_is_read) {
   CU_ASSERT_EQUAL_FATAL(foray_exits_open(path, &x, &err), FORAY_OK);
   CU_ASSERT_EQUAL(x->n_exits, 2);
   CU_ASSERT_EQUAL(x->exit[1].layer, 5);
+  CU_ASSERT_EQUAL(x->check, 3);
   CU_ASSERT_EQUAL(x->exit[0].head_rows, 128);
   CU_ASSERT(x->exit[1].threshold == 0.8f);
   CU_ASSERT_EQUAL(x->n_vocab, V);
