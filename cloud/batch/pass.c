@@ -96,15 +96,20 @@ static void settle(struct foray_batch *b, struct foray_session *s, const struct 
 
 /* Fills b->plan and b->who; how many. */
 static uint32_t plan(struct foray_batch *b, int64_t now) {
-  const uint32_t n = b->n_ready;
   double least = 0;
-  for (uint32_t i = 0; i < n; i++) {
+  for (uint32_t i = 0; i < b->n_ready;) {
     struct foray_session *s = b->ready[i];
     if (s->cached == 0 && !s->sought) { /* others may have computed its beginning */
       s->cached =
           foray_prefix_find(b->prefix, b->tenants[s->tenant].id, s->tokens, s->n_prompt + s->n_gen, s->seq);
       s->sought = true;
+      batch_ready(b, s); /* one that only wanted its prompt read may have nothing left to do */
     }
+    i += i < b->n_ready && b->ready[i] == s;
+  }
+  const uint32_t n = b->n_ready;
+  for (uint32_t i = 0; i < n; i++) {
+    struct foray_session *s = b->ready[i];
     const struct tenant *t = &b->tenants[s->tenant];
     if (i == 0 || t->share < least) least = t->share;
     b->wants[i] = (struct foray_plan_want){.uncached = foray_session_uncached(s),
@@ -155,6 +160,7 @@ bool batch_run_pass(struct foray_batch *b) {
   if (!b->n_ready) return false;
   int64_t began = b->o.now(b->o.arg);
   uint32_t n_items = plan(b, began);
+  if (!n_items) return false;
   struct foray_err err = {0};
   enum foray_status st;
   for (;;) {
