@@ -65,7 +65,7 @@ static int cmd_exits(int argc, char **argv) {
   int64_t tokens = 300000, seed = 1;
   bool want_json = false;
   char command[2048];
-  bool no_prev = false;
+  bool no_prev = false, of_writer = false;
   struct foray_tune_opts o = {.head_rows = 4096,
                               .vocab = 16384,
                               .rank = 16,
@@ -96,6 +96,8 @@ static int cmd_exits(int argc, char **argv) {
       {"exit-rows", 0, FORAY_OPT_INT, &o.head_rows, "N", "ids that an exit's head covers", 64, 1 << 20},
       {"no-prev", 0, FORAY_OPT_FLAG, &no_prev, NULL,
        "exits do not read the final state of the position before", 0, 0},
+      {"of-writer", 0, FORAY_OPT_FLAG, &of_writer, NULL,
+       "with --rank 0: exits learn the writer's distribution instead of their own model's full depth", 0, 0},
       {"vocab", 0, FORAY_OPT_INT, &o.vocab, "N", "ids of the trimmed head", 300, 1 << 20},
       {"rank", 0, FORAY_OPT_INT, &o.rank, "N", "rank of the LoRA; 0 trains the exits alone", 0, 256},
       {"first", 0, FORAY_OPT_INT, &o.first, "N", "first block with a LoRA (those below stay as they are)", 0,
@@ -162,6 +164,7 @@ static int cmd_exits(int argc, char **argv) {
   snprintf(def_out, sizeof def_out, "%s.exits.gguf", model->name);
   snprintf(def_work, sizeof def_work, "%s.tune", model->name);
   o.prev = !no_prev;
+  o.own = !o.rank && !of_writer;
   o.model = model, o.target = tmodel, o.command = command, o.seed = (uint64_t)seed;
   o.out = out ? out : def_out, o.work = work ? work : def_work;
   o.text.tokens = (uint64_t)tokens;

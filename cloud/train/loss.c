@@ -242,6 +242,52 @@ enum foray_status foray_loss_head(struct foray_loss *l, struct foray_net *n, int
   return st;
 }
 
+struct top_job {
+  const struct foray_net *net;
+  float *logits;
+  int V;
+  int32_t *top;
+  float *logp;
+};
+
+static void top_part(void *arg, int part, int thread) {
+  struct top_job *j = arg;
+  enum { K = FORAY_CORPUS_TOP };
+  float *z = j->logits + (size_t)part * (size_t)j->V;
+  int best[K] = {0}, n = 0;
+  (void)thread;
+  for (int i = 0; i < j->V; i++) { /* ties: the earlier row */
+    if (n == K && !(z[i] > z[best[K - 1]])) continue;
+    int at = n < K ? n++ : K - 1;
+    for (; at > 0 && z[i] > z[best[at - 1]]; at--) best[at] = best[at - 1];
+    best[at] = i;
+  }
+  float first = z[best[0]], value[K];
+  for (int k = 0; k < n; k++) value[k] = z[best[k]] - first;
+  float norm = logf(foray_ew_exp_sum(z, j->V, first));
+  for (int k = 0; k < K; k++) {
+    j->top[part * K + k] = (int32_t)j->net->vocab[best[k < n ? k : 0]];
+    j->logp[part * K + k] = k < n ? value[k] - norm : -99.0f;
+  }
+}
+
+enum foray_status foray_loss_top(struct foray_loss *l, struct foray_net *n, const float *last, const int *row,
+                                 int R, int32_t *top, float *logp, struct foray_err *err) {
+  if (R > l->cap) return foray_err_set(err, FORAY_E_ARG, "likely ids of %d rows, %d at most", R, l->cap);
+  size_t D = (size_t)n->D;
+  enum foray_status st = FORAY_OK;
+  gather(l, n, last, row, R, n->out_norm, l->n);
+  for (int at = 0; !st && at < R; at += BLOCK) {
+    int rows = R - at < BLOCK ? R - at : BLOCK;
+    struct top_job j = {n, l->logits, n->n_head, top + (size_t)at * FORAY_CORPUS_TOP,
+                        logp + (size_t)at * FORAY_CORPUS_TOP};
+    st = foray_mm_run(n->gemm, rows, l->n + (size_t)at * D, D, &n->head_fwd, l->logits, (size_t)n->n_head,
+                      false, err);
+    if (!st) foray_pool_run(foray_mm_pool(n->gemm), top_part, &j, rows);
+  }
+  return st;
+}
+
 enum foray_status foray_ridge_open(int K, int D, struct foray_ridge *r, struct foray_err *err) {
   *r = (struct foray_ridge){.K = K, .D = D};
   r->xx = calloc((size_t)K * (size_t)K, sizeof(float));

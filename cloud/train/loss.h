@@ -56,6 +56,11 @@ enum foray_status foray_loss_head(struct foray_loss *l, struct foray_net *n, int
                                   float weight, float *d_state, double *kl, struct foray_guess *guess,
                                   struct foray_err *err) FORAY_NODISCARD;
 
+/* What full depth itself holds likely behind rows row[0..R): FORAY_CORPUS_TOP ids of the trimmed head, most
+ * likely first, and their log-probabilities (R x FORAY_CORPUS_TOP each). */
+enum foray_status foray_loss_top(struct foray_loss *l, struct foray_net *n, const float *last, const int *row,
+                                 int R, int32_t *top, float *logp, struct foray_err *err) FORAY_NODISCARD;
+
 void foray_goals_deinit(struct foray_goals *g);
 /* Adds the scored positions of a document that starts at row `start` of the batch. prompt_weight: of
  * positions before the answer (0 leaves them out). */

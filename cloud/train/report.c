@@ -14,6 +14,7 @@
  * are told apart: an exit that reads the position before knows its final state, its own guess, a guess of a
  * guess. */
 enum { DRAFTS = 8, CHECK_MAX = 7, CHAIN = 3 };
+static const double KEPT = 0.95;
 static const double OFF = 2; /* threshold of an exit that is not tested */
 static const double STOP =
     0.5; /* a block ends behind a less probable token: policy max-prob (docs/drafting.md) */
@@ -290,29 +291,32 @@ static struct cost costs(const struct foray_net *n) {
 }
 
 /* Thresholds, and how many early tokens may wait for a check, with the most accepted tokens a byte, by
- * coordinate ascent; an exit that does not pay for its test is off. */
+ * coordinate ascent; an exit that does not pay for its test is off. A block must keep KEPT of what full depth
+ * gets accepted: long unchecked tails are cheap here, but they cost the cloud rounds and verification. */
 static double choose(const struct foray_net *n, const struct table *s, double thr[FORAY_EXITS_MAX],
                      int *check) {
   static const double GRID[] = {0.02, 0.05, 0.1,  0.15, 0.2,  0.25, 0.3,  0.35, 0.4,  0.45, 0.5,
                                 0.55, 0.6,  0.65, 0.7,  0.75, 0.8,  0.85, 0.9,  0.95, 0.98};
   static const double START[] = {OFF, 0.9, 0.6, 0.3};
   struct cost c = costs(n);
-  double best = 0, base = 0;
+  double best = 0, base = 0, block = 0;
   *check = CHECK_MAX;
   for (int start = 0; start < 4; start++)
     for (int waiting = 1; waiting <= CHECK_MAX; waiting++) {
       double try[FORAY_EXITS_MAX];
       for (int e = 0; e < FORAY_EXITS_MAX; e++) try[e] = START[start];
       struct play p = play(n, s, &c, try, waiting, STOP);
-      double top = p.accepted / p.bytes;
-      if (start == 0) base = top;
+      double top = p.accepted / p.bytes, least = p.accepted / p.blocks;
+      if (start == 0) base = top, block = least;
+      if (least < KEPT * block) top = 0;
       for (int round = 0; round < 3; round++)
         for (int e = n->n_exits - 1; e >= 0; e--) {
           double keep = try[e];
           for (int k = -1; k < (int)(sizeof GRID / sizeof GRID[0]); k++) {
             try[e] = k < 0 ? OFF : GRID[k];
             p = play(n, s, &c, try, waiting, STOP);
-            if (p.accepted / p.bytes > top) top = p.accepted / p.bytes, keep = try[e];
+            if (p.accepted / p.bytes > top && p.accepted / p.blocks >= KEPT * block)
+              top = p.accepted / p.bytes, keep = try[e];
           }
           try[e] = keep;
         }

@@ -162,6 +162,36 @@ static enum foray_status forward(struct foray_tune *t, const struct batch *b, st
   return st;
 }
 
+/* Exits that full depth will check learn what full depth says: computed once a document, it does not change.
+ */
+static enum foray_status own_goals(struct foray_tune *t, struct batch *b, struct foray_err *err) {
+  enum foray_status st = FORAY_OK;
+  int k = 0;
+  for (int s = 0; !st && s < b->n_seg; s++) {
+    const struct foray_doc *d = &t->corpus.doc[b->doc[s]];
+    struct foray_own *o = &t->own[b->doc[s]];
+    int R = d->n - d->first;
+    if (!o->top) {
+      size_t n = (size_t)R * FORAY_CORPUS_TOP;
+      int *row = malloc((size_t)R * sizeof *row);
+      o->top = malloc(n * sizeof *o->top);
+      o->logp = malloc(n * sizeof *o->logp);
+      for (int i = 0; row && i < R; i++) row[i] = b->seg[s].start + d->first + i - 1;
+      st = row && o->top && o->logp
+               ? foray_loss_top(t->loss, t->net, foray_acts_state(t->acts, t->net->n_layer), row, R, o->top,
+                                o->logp, err)
+               : nomem(err);
+      free(row);
+    }
+    for (int end = b->seg[s].start + d->n; !st && k < b->goals.n && b->goals.row[k] < end; k++) {
+      size_t at = (size_t)(b->goals.row[k] + 1 - b->seg[s].start - d->first) * FORAY_CORPUS_TOP;
+      b->goals.top[k] = o->top + at;
+      b->goals.logp[k] = o->logp + at;
+    }
+  }
+  return st;
+}
+
 /* ---- ridge start ---- */
 static enum foray_status ridge_start(struct foray_tune *t, struct batch *b, struct order *r,
                                      struct foray_err *err) {
@@ -243,10 +273,10 @@ static int schedule(const struct foray_tune_opts *o) { return o->schedule > 0 ? 
 static void run_key(const struct foray_tune *t, uint8_t key[FORAY_SHA256_BYTES]) {
   const struct foray_tune_opts *o = t->o;
   char s[1024];
-  int n = snprintf(s, sizeof s, "%d %d %d %d %d %g %g %g %g %g %g %g %g %d %d %d %d %llu %llu %u", o->prev,
-                   o->head_rows, o->vocab, o->rank, o->first, o->alpha, o->lr, o->map_lr, o->clip, o->decay,
-                   o->exit_weight, o->full_weight, o->prompt_weight, schedule(o), o->batch, o->warmup,
-                   t->corpus.n, (unsigned long long)t->corpus.scored, (unsigned long long)o->seed,
+  int n = snprintf(s, sizeof s, "%d %d %d %d %d %d %g %g %g %g %g %g %g %g %d %d %d %d %llu %llu %u", o->own,
+                   o->prev, o->head_rows, o->vocab, o->rank, o->first, o->alpha, o->lr, o->map_lr, o->clip,
+                   o->decay, o->exit_weight, o->full_weight, o->prompt_weight, schedule(o), o->batch,
+                   o->warmup, t->corpus.n, (unsigned long long)t->corpus.scored, (unsigned long long)o->seed,
                    t->net->cfg.n_embd);
   for (int e = 0; e < o->n_exits; e++) n += snprintf(s + n, sizeof s - (size_t)n, " %d", o->layer[e]);
   foray_sha256_once(s, (size_t)n, key);
@@ -306,6 +336,7 @@ static enum foray_status train(struct foray_tune *t, struct batch *b, struct ord
     }
     if ((st = batch_fill(b, t, r, err))) break;
     if ((st = forward(t, b, err))) break;
+    if (o->own && (st = own_goals(t, b, err))) break;
     for (int l = 0; l <= n->n_layer; l++)
       if (t->d_state[l]) memset(t->d_state[l], 0, (size_t)b->m * (size_t)n->D * sizeof(float));
     kl[0] = 0;
@@ -404,8 +435,9 @@ static enum foray_status open_net(struct foray_tune *t, struct foray_err *err) {
   if (st) return st;
   t->d_state = calloc((size_t)t->net->n_layer + 1, sizeof *t->d_state);
   t->low = calloc((size_t)t->corpus.n, sizeof *t->low);
+  t->own = calloc((size_t)t->corpus.n, sizeof *t->own);
   t->low_batch = malloc((size_t)o->batch * (size_t)t->net->D * sizeof(float));
-  if (!t->d_state || !t->low || !t->low_batch) return nomem(err);
+  if (!t->d_state || !t->low || !t->own || !t->low_batch) return nomem(err);
   for (int e = -1; e < o->n_exits; e++) {
     int l = e < 0 ? t->net->n_layer : o->layer[e];
     if (!(t->d_state[l] = malloc((size_t)o->batch * (size_t)t->net->D * sizeof(float)))) return nomem(err);
@@ -532,6 +564,8 @@ done:
   free(t.d_state);
   for (int d = 0; t.low && d < t.corpus.n; d++) free(t.low[d]);
   free(t.low);
+  for (int d = 0; t.own && d < t.corpus.n; d++) free(t.own[d].top), free(t.own[d].logp);
+  free(t.own);
   free(t.low_batch);
   foray_loss_close(t.loss);
   foray_acts_close(t.acts);

@@ -16,6 +16,7 @@ struct foray_tune_opts {
   int n_exits, layer[FORAY_EXITS_MAX];
   int head_rows; /* of each exit */
   bool prev;     /* exits read what the position before kept */
+  bool own;      /* exits learn full depth's own distribution instead of the writer's; needs rank 0 */
   int vocab;     /* rows of the trimmed head */
   int rank;      /* of the LoRA; 0 = frozen model, maps only */
   int first;     /* first block with a LoRA */
@@ -47,6 +48,10 @@ struct foray_tune {
   struct foray_acts *acts;
   struct foray_loss *loss;
   float **d_state;
+  struct foray_own { /* by document: what full depth holds likely, (n - first) x FORAY_CORPUS_TOP each */
+    int32_t *top;
+    float *logp;
+  } * own;
   float **low; /* by document: states before block `first`, once computed */
   float *low_batch;
   int step;

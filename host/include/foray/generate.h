@@ -40,12 +40,13 @@ struct foray_generator_opts {
   const char *exits;  /* exits file; NULL: the shipped one of this model if there is one; "none" */
   const char *cloud;  /* "spawn:MODEL", "HOST:PORT", "unix:PATH"; NULL: none, the edge runs alone */
   const char *const *cloud_args; /* NULL-terminated further arguments for a spawned forayd; NULL: none */
-  const char *cloud_tls;         /* folder with ca.crt and client.crt, client.key or token; NULL: ~/.config/foray/tls */
-  const char *tokenizer;         /* model whose tokenizer is used; NULL: the edge's, else spawn:'s */
-  uint32_t ctx;                  /* positions; 0: 4096 */
-  int threads;                   /* of the edge device; 0: one per processor */
-  bool no_exits;                 /* draft at full depth only */
-  bool full_head;                /* draft among all ids instead of the trimmed vocabulary */
+  const char
+      *cloud_tls; /* folder with ca.crt and client.crt, client.key or token; NULL: ~/.config/foray/tls */
+  const char *tokenizer; /* model whose tokenizer is used; NULL: the edge's, else spawn:'s */
+  uint32_t ctx;          /* positions; 0: 4096 */
+  int threads;           /* of the edge device; 0: one per processor */
+  bool no_exits;         /* draft at full depth only */
+  bool full_head;        /* draft among all ids instead of the trimmed vocabulary */
   /* Progress of long steps (packing, loading): done of total (0: unknown). False cancels the opening
    * (FORAY_E_CANCELLED). May be NULL. */
   bool (*progress)(void *user, const char *what, uint64_t done, uint64_t total);

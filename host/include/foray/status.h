@@ -34,7 +34,7 @@ extern "C" {
   X(E_PROTO, -13, "protocol violation")                                                                      \
   X(E_CANCELLED, -14, "cancelled")                                                                           \
   X(E_BUSY, -15, "busy")                                                                                     \
-  X(E_NET, -16, "network error")                                                                            \
+  X(E_NET, -16, "network error")                                                                             \
   X(E_DENIED, -17, "not allowed")
 
 enum foray_status {

@@ -158,7 +158,8 @@ TEST(a_cut_at_any_byte_leaves_a_complete_version) {
   }
   snprintf(path, sizeof path, "%s/current", dir);
   spill(path, (const uint8_t *)"nonsense", 8);
-  CU_ASSERT(foray_shelf_open(dir, g_public, BASE, &s, &err) == FORAY_OK && !strcmp(s.current, id[0]) && s.floor == 1);
+  CU_ASSERT(foray_shelf_open(dir, g_public, BASE, &s, &err) == FORAY_OK && !strcmp(s.current, id[0]) &&
+            s.floor == 1);
   spill(path, (const uint8_t *)"", 0);
   CU_ASSERT(foray_shelf_open(dir, g_public, BASE, &s, &err) == FORAY_OK && !strcmp(s.current, id[0]));
   free(d);
