@@ -215,6 +215,9 @@ help: ## list the targets
 	@printf '           PAIR=smollm2|coder (demo)  PREFIX, DESTDIR (install)  FILTER=regex (test-unit)\n'
 
 PLUGIN_FILES := $(foreach p,$(PLUGINS),$(B)/devices/foray-dev-$(p).so)
+.PHONY: programs
+programs: $(BINS)
+	$(Q)ln -sfn $(CONFIG)$(if $(MUTANT),-$(MUTANT)) build/current
 all: $(BINS) $(LIB_FILES) $(PLUGIN_FILES) ## build libraries and programs into build/release
 	$(Q)ln -sfn $(CONFIG)$(if $(MUTANT),-$(MUTANT)) build/current
 
@@ -346,7 +349,7 @@ fuzz-bins: $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(FUZZ_SRCS))
 .PHONY: demo bench install clean
 demo: ## edge and cloud on this machine; PAIR=coder for the Qwen pair (1.6 GB)
 	$(Q)$(MAKE) deps
-	$(Q)$(MAKE) -j$(JOBS) all
+	$(Q)$(MAKE) -j$(JOBS) programs
 	$(Q)bash tests/e2e/demo.sh $(PAIR)
 bench: ## speed as ratios against llama.cpp in the same run (downloads the Qwen pair)
 	$(Q)$(MAKE) deps
