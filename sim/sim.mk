@@ -68,3 +68,8 @@ $(foreach c,$(SIM_CONFIGS),$(eval $(call sim_rule,$(c))))
 build/sim/verilated/%.o: $(SIM_VERILATOR)/%.cpp
 	@mkdir -p $(@D)
 	$(Q)$(SIM_CXX) -c -o $@ $<
+
+.PHONY: sim-bench
+sim-bench: $(B)/perf/bench_sim $(B)/devices/foray-dev-sim.so ## cycles of a whole token on the simulated device, and where they went
+	$(Q)FORAY_DEVICE_PATH=$(B)/devices $(B)/perf/bench_sim sim:mid,mem=ddr4
+	$(Q)FORAY_DEVICE_PATH=$(B)/devices $(B)/perf/bench_sim sim:mid,mem=ideal 1023 2 1 2048
