@@ -171,12 +171,16 @@ static void row_part(void *arg, int part, int thread) {
   free(q);
 }
 
-static void gather(const struct foray_lm *l, const struct foray_acts *a, int n, const int *rows,
-                   const struct foray_lm_goal *goals) {
+/* Normalised states of n rows of the batch; row numbers are ints that lie `stride` bytes apart. */
+static void gather(const struct foray_lm *l, const struct foray_acts *a, int n, const int *first,
+                   size_t stride) {
   size_t D = (size_t)l->n->D;
   const float *state = foray_acts_state(a, l->n->n_layer);
-  for (int i = 0; i < n; i++)
-    memcpy(l->x + (size_t)i * D, state + (size_t)(goals ? goals[i].row : rows[i]) * D, D * sizeof(float));
+  for (int i = 0; i < n; i++) {
+    int row;
+    memcpy(&row, (const char *)first + (size_t)i * stride, sizeof row);
+    memcpy(l->x + (size_t)i * D, state + (size_t)row * D, D * sizeof(float));
+  }
   foray_ew_rmsnorm(foray_mm_pool(l->n->gemm), n, l->n->D, l->n->cfg.rms_eps, l->x, l->n->out_norm, l->nx);
 }
 
@@ -205,7 +209,7 @@ enum foray_status foray_lm_loss(struct foray_lm *l, const struct foray_acts *a,
   enum foray_status st = FORAY_OK;
   if (n > l->cap) return foray_err_set(err, FORAY_E_ARG, "loss over %d rows, %d at most", n, l->cap);
   if (!n) return FORAY_OK;
-  gather(l, a, n, NULL, goals);
+  gather(l, a, n, &goals->row, sizeof *goals);
   struct row_job j = {.net = net, .goals = goals, .o = o, .logits = l->logits, .scale = scale};
   j.grad = d_state != NULL;
   for (int at = 0; !st && at < n; at += BLOCK) {
@@ -289,7 +293,7 @@ enum foray_status foray_lm_top(struct foray_lm *l, const struct foray_acts *a, c
   struct top_job j = {.V = l->n->n_head, .k = k < l->n->n_head ? k : l->n->n_head, .tau = tau, .out = out};
   enum foray_status st = FORAY_OK;
   if (n > l->cap) return foray_err_set(err, FORAY_E_ARG, "%d rows, %d at most", n, l->cap);
-  if (n) gather(l, a, n, rows, NULL);
+  if (n) gather(l, a, n, rows, sizeof *rows);
   j.logits = l->logits;
   for (int at = 0; !st && at < n; at += BLOCK) {
     int m = n - at < BLOCK ? n - at : BLOCK;
