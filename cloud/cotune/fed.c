@@ -109,7 +109,7 @@ static enum foray_status open_model(struct foray_fed *f, int at, const char *pat
   if (f->log)
     fprintf(f->log, "model %-32s %d blocks, width %d\n", m->m->name, m->l->net->n_layer, m->l->net->D),
         fflush(f->log);
-  return st;
+  return FORAY_OK;
 }
 
 enum foray_status foray_fed_make_proxy(struct foray_fed *f, struct foray_err *err) {

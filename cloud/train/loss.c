@@ -262,7 +262,7 @@ static void top_part(void *arg, int part, int thread) {
     for (; at > 0 && z[i] > z[best[at - 1]]; at--) best[at] = best[at - 1];
     best[at] = i;
   }
-  float first = z[best[0]], value[K];
+  float first = z[best[0]], value[K] = {0};
   for (int k = 0; k < n; k++) value[k] = z[best[k]] - first;
   float norm = logf(foray_ew_exp_sum(z, j->V, first));
   for (int k = 0; k < K; k++) {

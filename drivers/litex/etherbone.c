@@ -130,6 +130,10 @@ enum foray_status foray_litex_etherbone_open(int fd, const char *name, struct fo
   t->number = (uint32_t)foray_clock_ns() ^ (uint32_t)getpid()
                                                << 16; /* replies to an earlier process are no replies */
   snprintf(t->name, sizeof t->name, "%s", name);
-  *out = (struct foray_litex_bus){t, port_read, port_write, port_close, &t->repeats};
+  out->self = t;
+  out->read = port_read;
+  out->write = port_write;
+  out->close = port_close;
+  out->repeats = &t->repeats;
   return FORAY_OK;
 }

@@ -182,6 +182,10 @@ enum foray_status foray_litex_uartbone_open(int fd, const char *name, struct for
   }
   l->fd = fd;
   snprintf(l->name, sizeof l->name, "%s", name);
-  *out = (struct foray_litex_bus){l, line_read, line_write, line_close, &l->repeats};
+  out->self = l;
+  out->read = line_read;
+  out->write = line_write;
+  out->close = line_close;
+  out->repeats = &l->repeats;
   return settle(l, err);
 }

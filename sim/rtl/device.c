@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 
 #ifdef FORAY_SIM_STUB
-#include "stub/stub.h"
+#include "sim/stub/stub.h"
 #endif
 
 /* Configurations that may be built in (sim/sim.mk). */
