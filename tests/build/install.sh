@@ -43,7 +43,7 @@ done
 for c in $("$b/bin/foray" --list-commands); do "$b/bin/foray" "$c" --man >"$root/share/man/man1/foray-$c.1"; done
 install -m644 tests/build/foray-completion.bash "$root/share/bash-completion/completions/foray"
 install -d "$root/share/foray/deploy"
-install -m644 cloud/deploy/* "$root/share/foray/deploy/"
+install -m644 cloud/deploy/forayd.* cloud/deploy/grafana/foray.json "$root/share/foray/deploy/"
 ln -sf foray "$root/share/bash-completion/completions/forayd"
 ln -sf foray "$root/share/bash-completion/completions/foray-tune"
 echo "installed foray $VERSION into $root"

@@ -44,6 +44,14 @@ metrics() {
   done
 }
 check "metrics" metrics
+dashboard() { # and the alerts of the manual: nothing is asked for that is not there
+  local n bad=0
+  for n in $(grep -ohE '(vllm|foray):[a-z_]+[a-z]' cloud/deploy/grafana/foray.json docs/operations.md | sort -u); do
+    grep -q "^$n[{_]" "$tmp/metrics" || { echo "no metric $n"; bad=1; }
+  done
+  return $bad
+}
+check "dashboard and manual" dashboard
 
 # The edge: drafts here, verified by the same forayd; acceptance by exit reaches the cloud's metrics too.
 "$bin/foray" serve -m $m --cloud "unix:$sock" --http 0 -t 1 2>"$tmp/serve.log" & spid=$!
