@@ -35,7 +35,7 @@ step "layers" make layers
 step "abi-check" make abi-check
 step "build (clang)" make -j"$jobs" CONFIG=clang all
 step "lint" make lint
-step "RTL units" make test-rtl
+step "RTL units" make -j"$jobs" test-rtl
 if [ -x build/release/bin/foray ]; then
   step "model: smollm2-135m-instruct" build/release/bin/foray pull smollm2-135m-instruct
 fi
