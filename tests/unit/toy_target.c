@@ -83,7 +83,8 @@ static enum foray_status pass(void *self, const struct foray_target_item *it, in
     return foray_err_set(err, FORAY_E_LIMIT, "the toy caches %u tokens", t->cached_max);
   for (int i = 0; i < n; i++) {
     struct toy_seq *s = it[i].seq;
-    if (it[i].n < 1) return foray_err_set(err, FORAY_E_ARG, "toy item without tokens"); /* as the engine does */
+    if (it[i].n < 1)
+      return foray_err_set(err, FORAY_E_ARG, "toy item without tokens"); /* as the engine does */
     if (s->n + (uint32_t)it[i].n > t->target.ctx) return foray_err_set(err, FORAY_E_LIMIT, "toy context");
     for (int32_t k = 0; k < it[i].n; k++) {
       if (it[i].tokens[k] < 0 || it[i].tokens[k] >= TOY_VOCAB)
