@@ -318,7 +318,8 @@ module foray_seq #(
 `ifdef FORMAL
   always_ff @(posedge clk_i) begin
     if (kw_valid_o && (state_q == StRingPut0 || state_q == StRingPut1))
-      assert (33'(kw_addr_o - r[foray_abi_pkg::RUN_RING_WORD]) < {ring_slots, 1'b0});
+      assert ({1'b0, kw_addr_o - r[foray_abi_pkg::RUN_RING_WORD]} < {ring_slots, 1'b0});
+    cover (kw_valid_o && kw_ready_i && state_q == StRingPut1);
   end
 `endif
 
