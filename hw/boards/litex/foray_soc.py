@@ -34,10 +34,10 @@ def rtl_files(config):
     """Packages first, then modules; the configuration header is found through the include path."""
     gen = [os.path.join(TOP, "hw/gen", f) for f in ("foray_abi_pkg.sv", "foray_tables_pkg.sv", "foray_tables_rom.sv")]
     rtl = os.path.join(TOP, "hw/rtl")
-    mods = sorted(f for f in os.listdir(rtl) if f.endswith(".sv") and f != "foray_pkg.sv")
-    return gen[:2] + [os.path.join(rtl, "foray_pkg.sv")] + gen[2:] + [os.path.join(rtl, f) for f in mods], os.path.join(
-        rtl, "cfg", config
-    )
+    mods = sorted(f for f in os.listdir(rtl) if f.endswith(".sv"))
+    packages = sorted((f for f in mods if f.endswith("_pkg.sv")), key=lambda f: (f != "foray_pkg.sv", f))
+    files = gen[:2] + [os.path.join(rtl, f) for f in packages] + gen[2:]
+    return files + [os.path.join(rtl, f) for f in mods if f not in packages], os.path.join(rtl, "cfg", config)
 
 
 def config_value(config, name):
@@ -63,7 +63,9 @@ def add_foray(soc, config):
     port = soc.sdram.crossbar.get_port(mode="both", data_width=width)
     mem = axi.AXIInterface(data_width=width, address_width=32, id_width=1)
     soc.submodules.foray_axi = LiteDRAMAXI2Native(mem, port, base_address=soc.mem_map["main_ram"])
-    araddr, awaddr, irq = Signal(64), Signal(64), Signal()
+    araddr = Signal(64, name="foray_araddr")
+    awaddr = Signal(64, name="foray_awaddr")
+    irq = Signal(name="foray_irq")
     size = (width // 8).bit_length() - 1
     soc.comb += [
         mem.ar.addr.eq(araddr),
