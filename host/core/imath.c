@@ -60,9 +60,9 @@ void foray_sincos_q30(uint32_t phase, int32_t *s, int32_t *c) {
 }
 
 int32_t foray_sigmoid_q30(int64_t x) {
-  int64_t a = x < 0 ? -x : x;
   if (x <= -(16 << 16)) return 0;
   if (x >= 16 << 16) return 1 << 30;
+  int64_t a = x < 0 ? -x : x; /* behind the limits: the smallest int64 has no negative */
   uint32_t i = (uint32_t)(a >> 10), f = (uint32_t)(a & 1023);
   int64_t t0 = foray_tab_sigmoid[i], t1 = foray_tab_sigmoid[i + 1];
   int32_t y = (int32_t)(t0 + (((t1 - t0) * (int64_t)f) >> 10));
