@@ -2,6 +2,7 @@
 
 #include "core/err.h"
 #include "proto/frame.h"
+#include "proto/request_wire.h"
 
 #include "foray.pb-c.h"
 
@@ -187,34 +188,9 @@ static enum foray_status on_open(struct foray_cloud *c, struct foray_msg *msg, s
   bool refused;
   enum foray_status st = new_handle(c, m->session, &refused, err);
   if (st != FORAY_OK || refused) return st;
-  struct foray_gen_request r = {.prompt = m->prompt,
-                                .n_prompt = (uint32_t)m->n_prompt,
-                                .max_tokens = m->max_tokens,
-                                .mode = (enum foray_mode)m->mode,
-                                .ignore_eos = m->ignore_eos,
-                                .n_stops = (uint32_t)m->n_stop};
-  const char *stops[FORAY_PROTO_STOPS_MAX];
-  uint32_t stop_len[FORAY_PROTO_STOPS_MAX];
-  for (uint32_t i = 0; i < m->n_stop && i < FORAY_PROTO_STOPS_MAX; i++) {
-    stops[i] = (const char *)m->stop[i].data;
-    stop_len[i] = m->stop[i].len > UINT32_MAX ? UINT32_MAX : (uint32_t)m->stop[i].len;
-  }
-  r.stops = stops;
-  r.stop_len = stop_len;
+  struct foray_request_wire w;
+  const struct foray_gen_request r = foray_request_from_wire(m, &w);
   const Foray__Wire__Sampling *s = m->sampling;
-  if (s)
-    r.sampling = (struct foray_gen_sampling){.temperature = s->temperature,
-                                             .top_k = s->top_k,
-                                             .top_p = s->top_p,
-                                             .min_p = s->min_p,
-                                             .repeat_penalty = s->repeat_penalty,
-                                             .presence_penalty = s->presence_penalty,
-                                             .frequency_penalty = s->frequency_penalty,
-                                             .repeat_last_n = s->repeat_last_n,
-                                             .seed = s->seed,
-                                             .bias_ids = s->bias_id,
-                                             .bias = s->bias,
-                                             .n_bias = (uint32_t)s->n_bias_id};
   struct foray_err why = {0};
   uint32_t bad = 0;
   if (s && s->n_bias_id != s->n_bias)

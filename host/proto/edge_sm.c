@@ -3,6 +3,7 @@
 #include "core/checked.h"
 #include "core/err.h"
 #include "proto/frame.h"
+#include "proto/request_wire.h"
 
 #include "foray.pb-c.h"
 
@@ -253,36 +254,14 @@ void foray_edge_output_consumed(struct foray_edge *e, size_t n) {
 /* ---------------------------------------------------------------- opening and resuming */
 
 static enum foray_status send_open(struct foray_edge *e, struct session *s, struct foray_err *err) {
-  const struct foray_gen_sampling *p = &s->req->sampling;
-  Foray__Wire__Sampling sp = FORAY__WIRE__SAMPLING__INIT;
-  sp.temperature = p->temperature;
-  sp.top_k = p->top_k;
-  sp.top_p = p->top_p;
-  sp.min_p = p->min_p;
-  sp.repeat_penalty = p->repeat_penalty;
-  sp.presence_penalty = p->presence_penalty;
-  sp.frequency_penalty = p->frequency_penalty;
-  sp.repeat_last_n = p->repeat_last_n;
-  sp.seed = p->seed;
-  /* protobuf-c takes non-const pointers and does not write through them when packing */
-  sp.n_bias_id = sp.n_bias = p->n_bias;
-  sp.bias_id = (uint32_t *)(uintptr_t)p->bias_ids;
-  sp.bias = (float *)(uintptr_t)p->bias;
-  Foray__Wire__Open m = FORAY__WIRE__OPEN__INIT;
-  ProtobufCBinaryData stops[FORAY_PROTO_STOPS_MAX];
-  for (uint32_t i = 0; i < s->req->n_stops; i++)
-    stops[i] = (ProtobufCBinaryData){s->req->stop_len[i], (uint8_t *)(uintptr_t)s->req->stops[i]};
+  struct foray_request_wire w;
+  Foray__Wire__Open m;
+  foray_request_to_wire(s->req, &w, &m);
   m.session = s->handle;
-  m.n_prompt = s->n_prompt;
+  m.n_prompt = s->n_prompt; /* the prompt lies in tokens, not in the request */
   m.prompt = s->tokens;
   m.n_generated = s->n_gen;
   m.generated = s->tokens + s->n_prompt;
-  m.sampling = &sp;
-  m.n_stop = s->req->n_stops;
-  m.stop = stops;
-  m.max_tokens = s->req->max_tokens;
-  m.mode = (uint32_t)s->req->mode;
-  m.ignore_eos = s->req->ignore_eos;
   s->state = S_OPENING;
   s->known = false;
   return SEND(e, OPEN, &m, err);
