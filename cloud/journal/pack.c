@@ -23,7 +23,7 @@ struct foray_gen_request *foray_request_unpack(const void *p, size_t n) {
   const Foray__Wire__Sampling *s = m ? m->sampling : NULL;
   if (s && m->n_stop <= FORAY_PROTO_STOPS_MAX && s->n_bias == s->n_bias_id &&
       m->n_prompt <= FORAY_PROTO_PROMPT_MAX) {
-    struct foray_request_wire w;
+    struct foray_request_wire w = {.stop_len = {0}};
     const struct foray_gen_request r = foray_request_from_wire(m, &w);
     if (foray_gen_request_check(&r, NULL) == FORAY_OK) out = foray_gen_request_copy(&r);
   }

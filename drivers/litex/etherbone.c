@@ -1,6 +1,7 @@
 /* Etherbone: the bus over UDP. Each request carries a number that the reply brings back, so that late and
  * doubled replies are told apart; writes are confirmed by a read of their last word in the same packet. */
 #include "litex/bus.h"
+#include "litex/bytes.h"
 
 #include "core/clock.h"
 #include "core/err.h"
@@ -22,13 +23,6 @@ struct port {
   uint32_t number;
   uint64_t repeats;
 };
-
-static void put32(uint8_t *p, uint32_t v) {
-  p[0] = (uint8_t)(v >> 24), p[1] = (uint8_t)(v >> 16), p[2] = (uint8_t)(v >> 8), p[3] = (uint8_t)v;
-}
-static uint32_t get32(const uint8_t *p) {
-  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
 
 /* One record: n_w writes from `addr` on, then n_r reads. Returns the packet's length. */
 static size_t request(uint8_t *p, uint32_t addr, const uint32_t *in, size_t n_w, uint32_t read_from,

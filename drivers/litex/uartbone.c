@@ -1,6 +1,7 @@
 /* UART bone: the bus over a line of bytes. Writes are not answered by the SoC, so each is followed by a read
  * of the words just written: that both confirms and checks them. */
 #include "litex/bus.h"
+#include "litex/bytes.h"
 
 #include "core/clock.h"
 #include "core/err.h"
@@ -25,13 +26,6 @@ struct line {
   char name[128];
   uint64_t repeats;
 };
-
-static void put32(uint8_t *p, uint32_t v) {
-  p[0] = (uint8_t)(v >> 24), p[1] = (uint8_t)(v >> 16), p[2] = (uint8_t)(v >> 8), p[3] = (uint8_t)v;
-}
-static uint32_t get32(const uint8_t *p) {
-  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
 
 static enum foray_status lost(const struct line *l, struct foray_err *err, const char *what) {
   return foray_err_set(err, FORAY_E_IO, "%s: %s: %s", l->name, what, strerror(errno));

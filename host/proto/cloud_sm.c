@@ -188,7 +188,7 @@ static enum foray_status on_open(struct foray_cloud *c, struct foray_msg *msg, s
   bool refused;
   enum foray_status st = new_handle(c, m->session, &refused, err);
   if (st != FORAY_OK || refused) return st;
-  struct foray_request_wire w;
+  struct foray_request_wire w = {.stop_len = {0}};
   const struct foray_gen_request r = foray_request_from_wire(m, &w);
   const Foray__Wire__Sampling *s = m->sampling;
   struct foray_err why = {0};
